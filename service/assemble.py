@@ -1,0 +1,93 @@
+"""Settings to objects: the only module that knows every implementation."""
+
+import os
+import secrets
+from pathlib import Path
+
+from service.dicom import template, uid
+from service.dicom.template import Template
+from service.errors import BadSettings, BadTemplate
+from service.ingest import Rules
+from service.settings import Settings
+from service.store import DicomwebStore
+
+_PACKAGE = Path(__file__).parent
+_NAMESPACE_FILE = "uid-namespace"
+
+
+def rules(settings: Settings) -> Rules:
+    """Return how uploads are described under these settings.
+
+    Raises
+    ------
+    BadSettings
+        If a template can't be used, or the UID namespace can't be kept.
+    """
+    templates = load_templates(settings)
+    if settings.default_template not in templates:
+        known = ", ".join(sorted(templates))
+        raise BadSettings([f"DEFAULT_TEMPLATE: there is no such template; there are {known}"])
+    secret = settings.uid_namespace or _kept_secret(settings.data_dir)
+    return Rules(templates, uid.namespace(secret), settings.max_pixels)
+
+
+def store(settings: Settings) -> DicomwebStore:
+    """Return the store that the settings name."""
+    return DicomwebStore(settings)
+
+
+def load_templates(settings: Settings) -> dict[str, Template]:
+    """Return the built-in templates and those of TEMPLATES_DIR, by name."""
+    folders = [_built_in(), *filter(None, [settings.templates_dir])]
+    files = [path for folder in folders for path in _json_files(folder)]
+    found: dict[str, Template] = {}
+    problems: list[str] = []
+    for path in files:
+        try:
+            found[path.stem] = template.parse(path.stem, path.read_bytes())
+        except BadTemplate as error:
+            problems.append(f"TEMPLATES_DIR: {error}")
+    if problems:
+        raise BadSettings(problems)
+    return found
+
+
+def _built_in() -> Path:
+    """Return the folder of the wheel, or in a checkout that beside the package."""
+    inside = _PACKAGE / "templates"
+    return inside if inside.is_dir() else _PACKAGE.parent / "templates"
+
+
+def _json_files(folder: Path) -> list[Path]:
+    if not folder.is_dir():
+        raise BadSettings([f"TEMPLATES_DIR: {folder} is no folder"])
+    return sorted(folder.glob("*.json"))
+
+
+def _kept_secret(data_dir: Path) -> str:
+    """Return the secret of DATA_DIR, made at the first call; several processes get the same."""
+    path = data_dir / _NAMESPACE_FILE
+    try:
+        if not path.exists():
+            _make_secret(path)
+        return path.read_text("ascii").strip()
+    except (OSError, ValueError) as error:
+        problem = f"DATA_DIR: the UID namespace can't be kept in {path} ({type(error).__name__})"
+        raise BadSettings([problem + "; set UID_NAMESPACE, or make the folder writable"]) from error
+
+
+def _make_secret(path: Path) -> None:
+    """Write a new secret whole or not at all; the first of several processes wins."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{_NAMESPACE_FILE}-{secrets.token_hex(8)}")
+    with draft.open("x", encoding="ascii") as file:
+        draft.chmod(0o600)
+        file.write(secrets.token_hex(32) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        path.hardlink_to(draft)
+    except FileExistsError:
+        pass
+    finally:
+        draft.unlink()

@@ -1,0 +1,62 @@
+"""The DICOM JSON model (PS3.18 Annex F) to and from pydicom data sets."""
+
+import json
+from typing import Any
+
+from pydicom import DataElement, Dataset
+
+JsonObject = dict[str, Any]
+
+BINARY = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
+
+
+def to_json(dataset: Dataset) -> JsonObject:
+    """Return a data set as a DICOM JSON object: keys ascending, empty values left out.
+
+    An attribute without a value has neither Value nor InlineBinary (PS3.18 F.2.5), which
+    pydicom doesn't observe for sequences.
+    """
+    return _without_empty(dataset.to_json_dict())
+
+
+def dumps(model: JsonObject | list[JsonObject]) -> bytes:
+    """Serialise a DICOM JSON object or array as compact UTF-8; the same model, the same bytes."""
+    return json.dumps(model, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def from_json(model: JsonObject) -> Dataset:
+    """Read a DICOM JSON object without bulk data.
+
+    Raises
+    ------
+    ValueError
+        If the object breaks PS3.18 F.2; the text names the attribute, never its value.
+    """
+    dataset = Dataset()
+    for tag, element in model.items():
+        try:
+            dataset.add(_element(tag, element))
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
+            raise ValueError(f"attribute {tag[:8]!r} isn't in the DICOM JSON model") from error
+    return dataset
+
+
+def _element(tag: str, element: JsonObject) -> DataElement:
+    vr = element["vr"]
+    values = element.get("Value")
+    if vr == "SQ":
+        items = [from_json(item or {}) for item in values or []]
+        return DataElement(int(tag, 16), "SQ", items)
+    if len(tag) != 8 or not isinstance(vr, str):
+        raise ValueError(tag)
+    key = next((key for key in ("Value", "InlineBinary") if key in element), None)
+    return DataElement.from_json(Dataset, tag, vr, element.get(key) if key else "", key)
+
+
+def _without_empty(model: JsonObject) -> JsonObject:
+    for element in model.values():
+        if element["vr"] == "SQ":
+            element["Value"] = [_without_empty(item) for item in element.get("Value", [])]
+        if "Value" in element and not element["Value"]:
+            del element["Value"]
+    return dict(sorted(model.items()))

@@ -1,0 +1,91 @@
+"""DICOM files (PS3.10) with one encapsulated frame, written and read."""
+
+import struct
+from io import BytesIO
+
+from pydicom import Dataset, dcmread, dcmwrite
+from pydicom.dataset import FileMetaDataset
+from pydicom.encaps import generate_frames
+from pydicom.errors import InvalidDicomError
+from pydicom.uid import UID
+
+from service.dicom import json_model
+from service.dicom.codestream import Buffer, Codestream
+from service.errors import BadRequest
+
+# Part of every file, so neither may ever change: the same instance must give the same bytes.
+IMPLEMENTATION_CLASS_UID = UID("2.25.218998527620871074081579097138094456875")
+IMPLEMENTATION_VERSION_NAME = "JPEGSTOW"
+
+# Pixel Data (7FE0,0010) OB of undefined length, with an empty Basic Offset Table: PS3.5 A.4.
+#   group elem  "OB" 0000  length    item tag  length 0
+_PIXEL_DATA = bytes.fromhex("e07f1000 4f420000 ffffffff feff00e0 00000000")
+_ITEM = struct.Struct("<HHI")
+_END = bytes.fromhex("feffdde0 00000000")
+
+
+def encode(dataset: Dataset, codestream: Codestream, transfer_syntax: str) -> tuple[Buffer, ...]:
+    """Return a DICOM file as pieces; those of the codestream are not copied.
+
+    Parameters
+    ----------
+    dataset
+        Everything but group 0002 and Pixel Data.
+    transfer_syntax
+        An encapsulated one; the data set is written as Explicit VR Little Endian (PS3.5 A.4).
+    """
+    meta = FileMetaDataset()
+    meta.MediaStorageSOPClassUID = dataset.SOPClassUID
+    meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    meta.TransferSyntaxUID = UID(transfer_syntax)
+    meta.ImplementationClassUID = IMPLEMENTATION_CLASS_UID
+    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+    headed = Dataset(dataset)  # shares the elements; only the file meta information is its own
+    headed.file_meta = meta
+    buffer = BytesIO()
+    dcmwrite(buffer, headed, enforce_file_format=True)
+    # An odd frame is padded with one zero byte behind its EOI marker.
+    padding = b"\0" if len(codestream) % 2 else b""
+    item = _ITEM.pack(0xFFFE, 0xE000, len(codestream) + len(padding))
+    return (buffer.getvalue() + _PIXEL_DATA + item, *codestream, padding + _END)
+
+
+def decode(data: Buffer) -> Dataset:
+    """Read a DICOM file from memory, with its file meta information and pixel data.
+
+    Raises
+    ------
+    BadRequest
+        If the bytes aren't a DICOM file that pydicom can read whole.
+    """
+    try:
+        dataset = dcmread(BytesIO(data))
+        for _ in dataset.iterall():  # reads every deferred value, so that none fails later
+            pass
+    except (InvalidDicomError, EOFError) as error:
+        raise BadRequest("the bytes aren't a whole DICOM file", reason="not-dicom") from error
+    except Exception as error:  # pydicom raises whatever it meets: struct, Unicode, key errors
+        raise BadRequest("the DICOM file is malformed", reason="not-dicom") from error
+    return dataset
+
+
+def holds(stored: Dataset, dataset: Dataset, codestream: Codestream) -> bool:
+    """Tell whether a stored instance has this content.
+
+    A store may have added attributes; each of `dataset`'s must be there unchanged, numbers
+    compared as numbers, and an empty one may be absent.
+    """
+    theirs = json_model.to_json(stored)
+    ours = json_model.to_json(dataset)
+    if any(theirs.get(tag, {}).get("Value") != ours[tag].get("Value") for tag in ours):
+        return False
+    try:
+        return frame(stored) == bytes(codestream)
+    except (AttributeError, ValueError, StopIteration):
+        return False
+
+
+def frame(dataset: Dataset) -> bytes:
+    """Return the first frame of an encapsulated Pixel Data, without its padding byte."""
+    encapsulated = next(generate_frames(dataset.PixelData, number_of_frames=1))
+    return encapsulated[:-1] if encapsulated.endswith(b"\xff\xd9\0") else encapsulated

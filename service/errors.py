@@ -1,0 +1,125 @@
+"""Everything that jpegstow refuses, as exceptions.
+
+A class answers two questions: which HTTP status, and is it worth another try (`transient`).
+An instance says what is wrong, where, and how to mend it. No text ever holds an attribute's value.
+
+    JpegstowError
+    ├── BadRequest            400  the request itself: no image, malformed JSON, too many parts
+    │   ├── BadAttribute      400  a keyword, a VR, a value; `where` names the attribute
+    │   └── UnknownTemplate   400
+    ├── TooLarge              413  bytes, pixels, images
+    ├── NotAJpeg              415  another format, named by its magic bytes
+    ├── UnsupportedJpeg       415  a sound JPEG that DICOM has no transfer syntax for
+    ├── DamagedJpeg           422  truncated, malformed; `where` is a byte offset
+    ├── BadTemplate           500  a template file of the operator's
+    └── BadSettings           500  the configuration; lists every problem at once
+"""
+
+from collections.abc import Sequence
+
+
+class JpegstowError(Exception):
+    """Anything that jpegstow refuses.
+
+    Parameters
+    ----------
+    detail
+        What is wrong, as one sentence without the final full stop.
+    reason
+        A short slug that never changes, for programs and for counting (``truncated``).
+    where
+        The attribute (``StudyDate``, ``AnatomicRegionSequence[1].CodeValue``), the byte offset
+        (``byte 1234``), or the setting.
+    mend
+        What the caller can do about it, as one sentence.
+    """
+
+    http_status = 500
+    transient = False
+    title = "Internal error"
+    reason = "error"
+
+    def __init__(self, detail: str, *, reason: str = "", where: str = "", mend: str = "") -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.reason = reason or self.reason
+        self.where = where
+        self.mend = mend
+
+    def __str__(self) -> str:
+        """Return all three parts as one line, for logs and terminals."""
+        where = f" ({self.where})" if self.where else ""
+        mend = f"; {self.mend}" if self.mend else ""
+        return f"{self.detail}{where}{mend}"
+
+
+class BadRequest(JpegstowError):
+    """The request itself can't be understood."""
+
+    http_status = 400
+    title = "Bad request"
+    reason = "bad-request"
+
+
+class BadAttribute(BadRequest):
+    """An attribute that is unknown, not the caller's to set, or has a value that its VR forbids."""
+
+    title = "Attribute not acceptable"
+    reason = "bad-attribute"
+
+
+class UnknownTemplate(BadRequest):
+    """No template has that name."""
+
+    title = "Unknown template"
+    reason = "unknown-template"
+
+
+class TooLarge(JpegstowError):
+    """More bytes, pixels or images than the settings allow."""
+
+    http_status = 413
+    title = "Too large"
+    reason = "too-large"
+
+
+class NotAJpeg(JpegstowError):
+    """The bytes are of another format, whatever their name or Content-Type says."""
+
+    http_status = 415
+    title = "Not a JPEG"
+    reason = "not-a-jpeg"
+
+
+class UnsupportedJpeg(JpegstowError):
+    """A JPEG that no DICOM transfer syntax can carry as it is."""
+
+    http_status = 415
+    title = "JPEG not representable in DICOM"
+    reason = "unsupported-jpeg"
+
+
+class DamagedJpeg(JpegstowError):
+    """A JPEG that is truncated or breaks the rules of its own format."""
+
+    http_status = 422
+    title = "Damaged JPEG"
+    reason = "damaged-jpeg"
+
+
+class BadTemplate(JpegstowError):
+    """A template file that can't be used."""
+
+    title = "Template not usable"
+    reason = "bad-template"
+
+
+class BadSettings(JpegstowError):
+    """A configuration that can't be used; `problems` lists everything wrong with it."""
+
+    title = "Configuration not usable"
+    reason = "bad-settings"
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("the configuration can't be used: " + "; ".join(problems))
+        self.problems = tuple(problems)

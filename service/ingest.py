@@ -1,0 +1,142 @@
+"""The line itself: receive -> inspect -> normalise -> describe -> package -> store.
+
+Upload --describe_upload--> Described --Store.store--> Outcome
+"""
+
+import hashlib
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pydicom import Dataset
+
+from service.dicom import uid
+from service.dicom.dataset import Instance, describe, merge
+from service.dicom.jpeg import inspect
+from service.dicom.normalise import check_size, normalise
+from service.dicom.outcome import Outcome
+from service.dicom.template import Template
+from service.errors import JpegstowError, UnknownTemplate
+
+
+class Store(Protocol):
+    """Where instances go."""
+
+    def store(self, instances: Sequence[Instance]) -> Mapping[str, Outcome]:
+        """Send instances, each with a SOP Instance UID of its own; return what became of each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """One JPEG as it came, and what its sender said of it.
+
+    Attributes
+    ----------
+    attributes
+        The caller's own, checked.
+    template
+        A template's name.
+    source
+        Where it came from: ``http``, ``file``.
+    request
+        What all images of one request share (`request_name`).
+    """
+
+    image: bytes
+    attributes: Dataset
+    template: str
+    source: str
+    request: str
+    idempotency_key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """An instance, and what was changed in its JPEG to make it."""
+
+    instance: Instance
+    changes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one upload: an outcome, or the error that kept it from being described."""
+
+    upload: Upload
+    described: Described | None
+    outcome: Outcome | JpegstowError
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What decides how an upload is described, besides the upload."""
+
+    templates: Mapping[str, Template]
+    namespace: uuid.UUID
+    max_pixels: int
+
+
+def request_name(
+    images: Sequence[bytes], attributes: Sequence[Dataset], template: str, idempotency_key: str
+) -> str:
+    """Name a request by all that it holds: the same request again has the same name."""
+    said = [uid.canonical(dataset) for dataset in attributes]
+    digests = [hashlib.sha256(image).hexdigest() for image in images]
+    return uid.digest(idempotency_key, template, *said, *digests)
+
+
+def describe_upload(upload: Upload, rules: Rules) -> Described:
+    """Turn an upload into an instance. The same upload always gives the same bytes.
+
+    Raises
+    ------
+    JpegstowError
+        Whatever is wrong with the JPEG, the attributes or the template's name.
+    """
+    template = rules.templates.get(upload.template)
+    if template is None:
+        raise UnknownTemplate(
+            "there is no such template",
+            where="template",
+            mend=f"use one of {', '.join(sorted(rules.templates))}",
+        )
+    header = inspect(upload.image)
+    check_size(header, rules.max_pixels)
+    normalised = normalise(upload.image, header)
+    merged = merge(template, upload.attributes)
+    names = uid.Names(
+        image_digest=hashlib.sha256(upload.image).hexdigest(),
+        template_digest=template.digest,
+        request=upload.request,
+        idempotency_key=upload.idempotency_key,
+    )
+    identity = uid.identify(rules.namespace, upload.attributes, merged, names)
+    return Described(describe(normalised, merged, identity), normalised.changes)
+
+
+def ingest(uploads: Sequence[Upload], rules: Rules, store: Store) -> list[Result]:
+    """Take uploads through the line; each has a result of its own, in their order.
+
+    What can be described is sent in one request. The same picture twice is one instance.
+    """
+    described = [_described(upload, rules) for upload in uploads]
+    instances = {
+        one.instance.sop_instance_uid: one.instance
+        for one in described
+        if isinstance(one, Described)
+    }
+    outcomes = store.store(list(instances.values())) if instances else {}
+    return [
+        Result(upload, one, outcomes[one.instance.sop_instance_uid])
+        if isinstance(one, Described)
+        else Result(upload, None, one)
+        for upload, one in zip(uploads, described, strict=True)
+    ]
+
+
+def _described(upload: Upload, rules: Rules) -> Described | JpegstowError:
+    try:
+        return describe_upload(upload, rules)
+    except JpegstowError as error:
+        return error

@@ -1,0 +1,124 @@
+"""The processes of `jpegstow serve`: gunicorn for the service, gunicorn for the archive."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from service.settings import Settings
+
+GRACE: Final = 8  # seconds; Cloud Run kills after 10
+
+_START: Final = 30.0  # seconds that a process may take until it answers
+_POLL: Final = 0.1
+_PR_SET_PDEATHSIG: Final = 1
+
+
+def service_command(settings: Settings) -> list[str]:
+    """Return the command line of the service."""
+    workers = ["--workers", str(settings.workers), "--threads", str(settings.threads)]
+    bind = f"{_bracketed(settings.host)}:{settings.port}"
+    return [*_gunicorn(bind), *workers, "--preload", "service.wsgi:service()"]
+
+
+def archive_command(settings: Settings) -> list[str]:
+    """Return the command line of the embedded archive: one process, since it is one index."""
+    bind = f"127.0.0.1:{settings.archive_port}"
+    threads = ["--threads", str(settings.workers * settings.threads)]
+    return [*_gunicorn(bind), "--workers", "1", *threads, "service.wsgi:archive()"]
+
+
+def _gunicorn(bind: str) -> list[str]:
+    command = [sys.executable, "-m", "gunicorn", "--bind", bind, "--worker-class", "gthread"]
+    command += ["--graceful-timeout", str(GRACE), "--log-level", "warning", "--no-control-socket"]
+    # A worker's heartbeat is a file that it touches; on a disk that can stall it.
+    return command + (["--worker-tmp-dir", "/dev/shm"] if Path("/dev/shm").is_dir() else [])  # noqa: S108
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def become(command: Sequence[str]) -> None:
+    """Replace this process with a command, which then gets its signals itself."""
+    os.execv(command[0], list(command))  # noqa: S606 - our own command line, no shell
+
+
+def supervise(archive: Sequence[str], health: str, service: Sequence[str]) -> int:
+    """Run archive and service until a signal comes or the service ends; return an exit status.
+
+    The service starts once the archive answers at `health`. An archive that dies is started
+    again; uploads meanwhile are answered that the store is away.
+    """
+    stop = _stop_on_signals()
+    running = {"archive": _start(archive)}
+    try:
+        if not _answers(health, running["archive"], stop):
+            return 1
+        running["service"] = _start(service)
+        while not stop() and running["service"].poll() is None:
+            if running["archive"].poll() is not None:
+                time.sleep(1)
+                running["archive"] = _start(archive)
+            time.sleep(_POLL)
+        return 0 if stop() else running["service"].returncode or 1
+    finally:
+        # The service first: its last uploads still need the archive.
+        for name in ("service", "archive"):
+            if name in running:
+                _end(running[name])
+
+
+def _stop_on_signals() -> Callable[[], bool]:
+    received: list[int] = []
+
+    def note(number: int, _frame: FrameType | None) -> None:
+        received.append(number)
+
+    signal.signal(signal.SIGTERM, note)
+    signal.signal(signal.SIGINT, note)
+    return lambda: bool(received)
+
+
+def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    # A session of its own keeps the terminal's Ctrl-C from reaching the archive before its turn.
+    return subprocess.Popen(  # noqa: S603
+        command,
+        start_new_session=True,
+        preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
+    )
+
+
+def _die_with_parent() -> None:
+    """Ask Linux for SIGTERM when the supervisor is killed, so that nothing is left behind."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(GRACE + 1)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _answers(health: str, process: subprocess.Popen[bytes], stop: Callable[[], bool]) -> bool:
+    """Wait until a URL answers 200; False if the process ends first, or takes too long."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    deadline = time.monotonic() + _START
+    while time.monotonic() < deadline and process.poll() is None and not stop():
+        try:
+            with opener.open(health, timeout=1):
+                return True
+        except (urllib.error.URLError, OSError):
+            time.sleep(_POLL)
+    return False

@@ -1,0 +1,197 @@
+"""An HTTP request to uploads: multipart/form-data, or a bare JPEG with attributes in the query."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from typing import IO, Any, Final
+
+from flask import Request
+from werkzeug.datastructures import MultiDict
+
+from service.dicom import attributes
+from service.errors import BadRequest, NotAJpeg, TooLarge
+from service.ingest import Upload, request_name
+
+_OWN_FIELDS: Final = frozenset({"image", "metadata", "template"})
+_RAW_TYPES: Final = ("image/", "application/octet-stream")
+
+
+class UploadRequest(Request):
+    """A request whose file parts stay in memory, bounded by MAX_UPLOAD_BYTES.
+
+    Werkzeug's default writes what exceeds 500 kB to a temporary file, which is a copy that costs
+    time on a disk, and on Cloud Run is memory all the same.
+    """
+
+    def _get_file_stream(
+        self,
+        total_content_length: int | None,  # noqa: ARG002 - the signature is Werkzeug's
+        content_type: str | None,  # noqa: ARG002
+        filename: str | None = None,  # noqa: ARG002
+        content_length: int | None = None,  # noqa: ARG002
+    ) -> IO[bytes]:
+        return BytesIO()
+
+
+def uploads(request: Request, default_template: str, max_images: int) -> list[Upload]:
+    """Read the uploads of a request.
+
+    Raises
+    ------
+    BadRequest
+        If there is no image, metadata isn't a JSON object, or an attribute isn't acceptable.
+    TooLarge
+        If there are more than `max_images`.
+    NotAJpeg
+        If the body is of a type that can't hold an image.
+    """
+    images = _images(request)
+    if not images:
+        raise BadRequest(
+            "the request holds no image",
+            reason="no-image",
+            mend="send multipart/form-data with a file field named image, or a JPEG as the body",
+        )
+    if len(images) > max_images:
+        raise TooLarge(
+            f"the request holds {len(images)} images, {max_images} are allowed",
+            reason="too-many-images",
+            mend="send several requests, or raise MAX_IMAGES",
+        )
+    fields = _fields(request)
+    template = _one(fields.pop("template", None), "template") or default_template
+    said = _attributes(fields, len(images))
+    key = _idempotency_key(request)
+    name = request_name(images, said, template, key)
+    return [
+        Upload(image, dataset, template, "http", name, key)
+        for image, dataset in zip(images, said, strict=True)
+    ]
+
+
+def _images(request: Request) -> list[bytes]:
+    if request.mimetype == "multipart/form-data":
+        unknown = set(request.files) - {"image", "metadata"}
+        if unknown:
+            detail = "a file stands in another field than image"
+            raise BadRequest(detail, reason="unknown-field", mend="name the file field image")
+        return [_bytes(file.stream) for file in request.files.getlist("image")]
+    if request.mimetype.startswith(_RAW_TYPES) or not request.mimetype:
+        image = request.get_data(cache=False)
+        return [image] if image else []
+    raise NotAJpeg(
+        f"a body of type {_shown_type(request.mimetype)} can't hold a JPEG",
+        reason="media-type",
+        mend="send multipart/form-data, or image/jpeg",
+    )
+
+
+def _shown_type(mimetype: str) -> str:
+    return mimetype if re.fullmatch(r"[a-z0-9.+/-]{1,80}", mimetype) else "unknown"
+
+
+def _bytes(stream: IO[bytes]) -> bytes:
+    """Return a file part's bytes; a BytesIO hands out its own buffer without a copy."""
+    return stream.getvalue() if isinstance(stream, BytesIO) else stream.read()
+
+
+def _fields(request: Request) -> dict[str, list[str]]:
+    """Join the query's and the form's fields, each with all of its values."""
+    fields: dict[str, list[str]] = {}
+    sources: Sequence[MultiDict[str, str]] = (request.args, request.form)
+    for source in sources:
+        for name, values in source.lists():
+            fields.setdefault(name, []).extend(values)
+    for file in request.files.getlist("metadata"):
+        fields.setdefault("metadata", []).append(file.read().decode("utf-8", "replace"))
+    if "image" in fields:
+        raise BadRequest(
+            "the field image holds text, not a file",
+            reason="no-image",
+            mend="send the image as a file part (curl: -F image=@photo.jpg)",
+        )
+    return fields
+
+
+def _attributes(fields: Mapping[str, list[str]], count: int) -> list[Any]:
+    """Return the checked attributes of each of `count` images.
+
+    Fields and a metadata object hold for all images; a metadata array has one object for each.
+    """
+    shared = {
+        name: values[0] if len(values) == 1 else values
+        for name, values in fields.items()
+        if name not in _OWN_FIELDS
+    }
+    metadata = _metadata(_one(fields.get("metadata"), "metadata"))
+    objects = metadata if isinstance(metadata, list) else [metadata]
+    if isinstance(metadata, list) and len(metadata) != count:
+        raise BadRequest(
+            f"metadata holds {len(metadata)} objects for {count} images",
+            reason="metadata",
+            where="metadata",
+            mend="send one object for all images, or an array of one for each",
+        )
+    if not all(isinstance(one, dict) for one in objects):
+        raise BadRequest("metadata isn't a JSON object", reason="metadata", where="metadata")
+    parsed = [attributes.parse(_joined(shared, one)) for one in objects]
+    return parsed if isinstance(metadata, list) else parsed * count
+
+
+def _joined(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    for name in shared:
+        if name in own:
+            raise BadRequest(
+                "an attribute is given in a field and in metadata", reason="metadata", where=name
+            )
+    return {**own, **shared}
+
+
+def _one(values: list[str] | None, name: str) -> str:
+    if values and len(values) > 1:
+        raise BadRequest(f"{name} is given more than once", reason="bad-request", where=name)
+    return values[0] if values else ""
+
+
+def _metadata(text: str) -> Any:
+    if not text.strip():
+        return {}
+    try:
+        return json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        raise BadRequest(
+            f"metadata isn't JSON: {error.msg}",
+            reason="metadata",
+            where=f"metadata, character {error.pos}",
+            mend='send an object such as {"PatientID": "P-7"}',
+        ) from error
+    except (RecursionError, ValueError) as error:
+        # ValueError: an integer of thousands of digits
+        raise BadRequest(
+            "metadata isn't usable JSON", reason="metadata", where="metadata"
+        ) from error
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse an object that has a name twice; JSON's parsers would silently take the last."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise BadRequest(
+            "metadata has a name twice in one object", reason="metadata", where="metadata"
+        )
+    return found
+
+
+def _no_constant(_name: str) -> None:
+    raise BadRequest("metadata holds NaN or Infinity", reason="metadata", where="metadata")
+
+
+def _idempotency_key(request: Request) -> str:
+    key = request.headers.get("Idempotency-Key", "")
+    if not re.fullmatch(r"[!-~]{0,255}", key):
+        raise BadRequest(
+            "the Idempotency-Key isn't up to 255 printable ASCII characters without spaces",
+            where="Idempotency-Key",
+        )
+    return key

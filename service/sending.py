@@ -1,0 +1,181 @@
+"""Files to a store, many at once: JPEGs through the line, ready DICOM files as they are."""
+
+import csv
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from glob import glob, has_magic
+from pathlib import Path
+from typing import Any, Final
+
+from service.dicom import attributes, part10
+from service.dicom.outcome import Conflict, Rejected, Stored, Unavailable, Verdict
+from service.errors import BadAttribute, BadRequest, JpegstowError
+from service.ingest import Rules, Upload, ingest, request_name
+from service.store import DicomwebStore
+
+JPEG_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
+DICOM_SUFFIXES: Final = frozenset({".dcm", ".dicom"})
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One file to send, and what is said of it."""
+
+    path: Path
+    said: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """What became of one file; `reason` is empty for a stored one."""
+
+    path: Path
+    outcome: str
+    reason: str = ""
+    sop_instance_uid: str = ""
+
+
+def find(patterns: Iterable[str]) -> Iterator[Path]:
+    """Yield the files of paths, folders and globs; `**` reaches into folders.
+
+    Raises
+    ------
+    BadRequest
+        For a pattern that matches nothing.
+    """
+    for pattern in patterns:
+        path = Path(pattern)
+        if path.is_dir():
+            suffixes = JPEG_SUFFIXES | DICOM_SUFFIXES
+            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes)
+        elif has_magic(pattern) and not path.exists():
+            found = [Path(name) for name in sorted(glob(pattern, recursive=True))]  # noqa: PTH207 - absolute too
+        else:
+            found = [path] if path.is_file() else []
+        if not found:
+            raise BadRequest(f"nothing to send at {pattern}", reason="no-file")
+        yield from (file for file in found if file.is_file())
+
+
+def read_manifest(path: Path) -> list[Item]:
+    """Read a CSV file: a column `path`, relative to the file, and columns named by keyword.
+
+    An empty cell says nothing.
+    """
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        rows = csv.DictReader(file, strict=True)
+        if "path" not in (rows.fieldnames or ()):
+            raise BadRequest("the manifest has no column named path", where=str(path))
+        try:
+            return [_manifest_item(path, rows.line_num, row) for row in rows]
+        except csv.Error as error:
+            raise BadRequest("the manifest isn't CSV", where=f"{path}:{rows.line_num}") from error
+
+
+def _manifest_item(manifest: Path, line: int, row: dict[str, Any]) -> Item:
+    if None in row or None in row.values() or not row["path"]:
+        raise BadRequest("the row doesn't fit the heading", where=f"{manifest}:{line}")
+    said = {name: value for name, value in row.items() if name != "path" and value != ""}
+    return Item(manifest.parent / row["path"], said)
+
+
+def parse_settings(pairs: Sequence[str], metadata: Path | None) -> dict[str, Any]:
+    """Join a metadata file's object and ``Keyword=Value`` pairs; a pair wins.
+
+    A value that begins like JSON's lists and objects is read as JSON.
+    """
+    said: dict[str, Any] = {}
+    if metadata:
+        try:
+            said = json.loads(metadata.read_text("utf-8"))
+        except ValueError as error:
+            raise BadRequest("the file isn't JSON in UTF-8", where=str(metadata)) from error
+        if not isinstance(said, dict):
+            raise BadRequest("the file isn't a JSON object", where=str(metadata))
+    for pair in pairs:
+        keyword, equals, value = pair.partition("=")
+        if not equals:
+            raise BadRequest("--set takes Keyword=Value", where="--set")
+        said[keyword] = _value(keyword, value)
+    return said
+
+
+def _value(keyword: str, value: str) -> Any:
+    if not value.startswith(("[", "{")):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError as error:
+        raise BadAttribute("the value begins like JSON but isn't", where=keyword) from error
+
+
+def upload_of(image: bytes, said: Mapping[str, Any], template: str) -> Upload:
+    """Return a file as an upload that is a request of its own.
+
+    Files share a study when what is said of them names one: a study's UID, its ID, or an
+    accession number. Then sending them again, or one by one, makes the same instances.
+    """
+    dataset = attributes.parse(said)
+    name = request_name([image], [dataset], template, "")
+    return Upload(image, dataset, template, "file", name)
+
+
+def send_all(
+    items: Sequence[Item],
+    send: Callable[[Item], Sent],
+    jobs: int,
+) -> Iterator[Sent]:
+    """Send files, `jobs` at a time; yield what became of each as it ends, in their order."""
+    with ThreadPoolExecutor(jobs) as pool:
+        yield from pool.map(send, items)
+
+
+def sender(rules: Rules, store: DicomwebStore, template: str) -> Callable[[Item], Sent]:
+    """Return the function that sends one file and never raises for what the file holds."""
+
+    def send(item: Item) -> Sent:
+        try:
+            data = item.path.read_bytes()
+            if _is_dicom(item.path, data):
+                return _send_file(item, data, store)
+            return _send_jpeg(item, data, rules, store, template)
+        except OSError as error:
+            return Sent(item.path, "unreadable", type(error).__name__)
+        except JpegstowError as error:
+            return Sent(item.path, "refused", str(error))
+
+    return send
+
+
+def _is_dicom(path: Path, data: bytes) -> bool:
+    return data[128:132] == b"DICM" or path.suffix.lower() in DICOM_SUFFIXES
+
+
+def _send_file(item: Item, data: bytes, store: DicomwebStore) -> Sent:
+    if item.said:
+        raise BadRequest("attributes can't be set in a ready DICOM file", where=str(item.path))
+    dataset = part10.decode(data)
+    name = str(dataset.get("SOPInstanceUID", ""))
+    if not name:
+        raise BadRequest("the DICOM file has no SOP Instance UID")
+    return _sent(item.path, store.store_file(data, name), name)
+
+
+def _send_jpeg(item: Item, data: bytes, rules: Rules, store: DicomwebStore, template: str) -> Sent:
+    (result,) = ingest([upload_of(data, item.said, template)], rules, store)
+    if isinstance(result.outcome, JpegstowError):
+        raise result.outcome
+    name = result.described.instance.sop_instance_uid if result.described else ""
+    return _sent(item.path, result.outcome, name)
+
+
+def _sent(path: Path, verdict: Verdict, name: str) -> Sent:
+    match verdict:
+        case Stored(duplicate=duplicate):
+            return Sent(path, "already stored" if duplicate else "stored", "", name)
+        case Rejected(reason) | Conflict(reason):
+            return Sent(path, "rejected", reason, name)
+        case Unavailable(reason):
+            return Sent(path, "unavailable", reason, name)

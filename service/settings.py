@@ -1,0 +1,221 @@
+"""The configuration: the only reader of the environment.
+
+Every field documents itself; the table in the README is made from this class.
+"""
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from service.errors import BadSettings
+
+STORAGE_CLASSES: Final = ("STANDARD", "NEARLINE", "COLDLINE", "ARCHIVE")
+GOOGLE_HOST: Final = "healthcare.googleapis.com"
+LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
+
+
+def _text(value: str) -> str:
+    if any(ord(character) < 32 for character in value):
+        raise ValueError("it holds a control character")
+    return value
+
+
+def _one_of(*choices: str) -> Callable[[str], str]:
+    def convert(value: str) -> str:
+        if value not in choices:
+            raise ValueError(f"it is none of {', '.join(filter(None, choices))}")
+        return value
+
+    return convert
+
+
+def _integer(least: int, most: int) -> Callable[[str], int]:
+    def convert(value: str) -> int:
+        if not re.fullmatch(r"\d{1,15}", value, re.ASCII) or not least <= int(value) <= most:
+            raise ValueError(f"it isn't a whole number from {least} to {most}")
+        return int(value)
+
+    return convert
+
+
+def _seconds(value: str) -> float:
+    if not re.fullmatch(r"\d{1,6}(\.\d{1,3})?", value, re.ASCII) or float(value) <= 0:
+        raise ValueError("it isn't a number of seconds above 0")
+    return float(value)
+
+
+def store_url_of(value: str) -> str:
+    """Return a DICOMweb base URL without what people append to it; ValueError for none."""
+    if not value:
+        return ""
+    url = urlsplit(value)
+    if url.scheme not in {"http", "https"} or not url.hostname:
+        raise ValueError("it isn't an http or https URL")
+    if url.username or url.query or url.fragment:
+        raise ValueError("it holds credentials, a query or a fragment")
+    _ = url.port  # raises ValueError where it is none
+    return value.rstrip("/").removesuffix("/studies")
+
+
+def _setting(
+    default: Any, convert: Callable[[str], Any], text: str, *, secret: bool = False
+) -> Any:
+    metadata = {"convert": convert, "text": " ".join(text.split()), "secret": secret}
+    return field(default=default, repr=not secret, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """All settings; the name of each is its environment variable in lower case."""
+
+    dicomweb_url: str = _setting(
+        "",
+        store_url_of,
+        """Where instances are stored: the base URL of a DICOMweb server, without `/studies`. Empty:
+        the embedded archive, which `jpegstow serve` then starts.""",
+    )
+    dicomweb_wire: str = _setting(
+        "auto",
+        _one_of("auto", "json", "part10"),
+        """The form of a store request: `json` (metadata and JPEG apart; Google Cloud Healthcare,
+        dcm4chee), `part10` (DICOM files; every server), or `auto` (`json`, and after an answer of
+        415 `part10`).""",
+    )
+    dicomweb_auth: str = _setting(
+        "auto",
+        _one_of("auto", "google", "bearer", "basic", "none"),
+        """Credentials for the store: `google` (application default credentials), `bearer`, `basic`,
+        `none`, or `auto` (`google` for healthcare.googleapis.com, else whichever is set, else
+        `none`).""",
+    )
+    dicomweb_token: str = _setting("", _text, "The token for `bearer`.", secret=True)
+    dicomweb_user: str = _setting("", _text, "The user for `basic`.")
+    dicomweb_password: str = _setting("", _text, "The password for `basic`.", secret=True)
+    storage_class: str = _setting(
+        "",
+        _one_of("", *STORAGE_CLASSES),
+        """Google's storage class for new instances: `STANDARD`, `NEARLINE`, `COLDLINE` or
+        `ARCHIVE`. Empty: the store's default.""",
+    )
+    store_connect_timeout: float = _setting(
+        5.0, _seconds, "Seconds to wait for a connection to the store."
+    )
+    store_read_timeout: float = _setting(
+        30.0, _seconds, "Seconds to wait for the store's whole answer once the request is sent."
+    )
+    data_dir: Path = _setting(
+        Path("data"), Path, "The folder of the embedded archive and of the UID namespace."
+    )
+    templates_dir: Path | None = _setting(
+        None,
+        lambda value: Path(value) if value else None,
+        "A folder of templates beside the built-in ones; a file of the same name replaces one.",
+    )
+    default_template: str = _setting(
+        "vl-photographic-image", _text, "The template of an upload that names none."
+    )
+    uid_namespace: str = _setting(
+        "",
+        _text,
+        """A secret text under which UIDs are made; the same on every machine that feeds one store,
+        and never changed. Empty: made once and kept in `DATA_DIR/uid-namespace`.""",
+        secret=True,
+    )
+    max_upload_bytes: int = _setting(
+        31_457_280,
+        _integer(1024, 4_294_967_296),
+        "The largest request; Cloud Run itself takes 32 MiB.",
+    )
+    max_pixels: int = _setting(
+        200_000_000, _integer(1, 4_294_836_225), "The largest picture, rows times columns."
+    )
+    max_images: int = _setting(100, _integer(1, 900), "The most images in one request.")
+    host: str = _setting(
+        "127.0.0.1", _text, "The address to listen on; `0.0.0.0` for all, as a container needs."
+    )
+    port: int = _setting(8080, _integer(0, 65_535), "The port of the service.")
+    archive_port: int = _setting(8042, _integer(0, 65_535), "The port of the embedded archive.")
+    workers: int = _setting(2, _integer(1, 64), "Worker processes of the service.")
+    threads: int = _setting(8, _integer(1, 256), "Threads, and so uploads at once, of each worker.")
+
+    @property
+    def embedded(self) -> bool:
+        """Whether instances go to the embedded archive."""
+        return not self.dicomweb_url
+
+    @property
+    def store_url(self) -> str:
+        """Base URL of the store, without a slash at its end."""
+        return self.dicomweb_url or f"http://127.0.0.1:{self.archive_port}/dicomWeb"
+
+    @property
+    def auth(self) -> str:
+        """The kind of credentials that `auto` comes to: google, bearer, basic or none."""
+        if self.dicomweb_auth != "auto":
+            return self.dicomweb_auth
+        if urlsplit(self.dicomweb_url).hostname == GOOGLE_HOST:
+            return "google"
+        return "bearer" if self.dicomweb_token else "basic" if self.dicomweb_user else "none"
+
+
+def load(environment: Mapping[str, str] | None = None) -> Settings:
+    """Read the settings.
+
+    Parameters
+    ----------
+    environment
+        From name to text; the process's own by default. Names that aren't settings are ignored.
+
+    Raises
+    ------
+    BadSettings
+        Naming every problem at once, never a secret.
+    """
+    environment = os.environ if environment is None else environment
+    given: dict[str, Any] = {}
+    problems: list[str] = []
+    for setting in fields(Settings):
+        name = setting.name.upper()
+        if name in environment:
+            try:
+                given[setting.name] = setting.metadata["convert"](environment[name].strip())
+            except ValueError as error:
+                problems.append(f"{name}: {error}")
+    settings = Settings(**given)
+    problems += _contradictions(settings, environment)
+    if problems:
+        raise BadSettings(problems)
+    return settings
+
+
+def _contradictions(settings: Settings, environment: Mapping[str, str]) -> list[str]:
+    problems = []
+    if settings.auth == "bearer" and not settings.dicomweb_token:
+        problems.append("DICOMWEB_TOKEN: it is empty, and DICOMWEB_AUTH is bearer")
+    if settings.auth == "basic" and not settings.dicomweb_user:
+        problems.append("DICOMWEB_USER: it is empty, and DICOMWEB_AUTH is basic")
+    if not settings.uid_namespace and "K_SERVICE" in environment:
+        problems.append(
+            "UID_NAMESPACE: it is empty on Cloud Run, where every instance of the service would "
+            "make other UIDs for the same picture; set it to a secret text once and for all"
+        )
+    return problems
+
+
+def table() -> str:
+    """Return the settings as a Markdown table, for the README."""
+    rows = [
+        f"| `{s.name.upper()}` | {_shown(s)} | {s.metadata['text']} |" for s in fields(Settings)
+    ]
+    return "\n".join(["| variable | default | meaning |", "|---|---|---|", *rows])
+
+
+def _shown(setting: Field[Any]) -> str:
+    default = setting.default
+    if default is None or default == "":
+        return ""
+    return f"`{default:g}`" if isinstance(default, float) else f"`{default}`"

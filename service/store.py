@@ -1,0 +1,245 @@
+"""Any DICOMweb server as a store: one outgoing call, one map of its failures."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+
+import requests
+import urllib3
+
+from service.dicom import multipart, part10, stow
+from service.dicom.dataset import Instance
+from service.dicom.multipart import Payload
+from service.dicom.outcome import Conflict, Outcome, Rejected, Stored, Unavailable, Verdict
+from service.errors import BadSettings, JpegstowError
+from service.settings import LOOPBACK, Settings
+
+MAX_ANSWER = 4 * 1024 * 1024  # bytes; some 5,000 instances in one answer
+
+_ANY_SYNTAX = "application/dicom; transfer-syntax=*"
+_INSTANCE = f'multipart/related; type="application/dicom"; transfer-syntax=*, {_ANY_SYNTAX}'
+
+
+class DicomwebStore:
+    """A DICOMweb server, reached over connections that are kept and shared by threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._url = settings.store_url
+        self._timeouts = (settings.store_connect_timeout, settings.store_read_timeout)
+        self._headers = {"Storage-Class": settings.storage_class} if settings.storage_class else {}
+        self._wire: stow.Wire = "part10" if settings.dicomweb_wire == "part10" else "json"
+        self._may_change_wire = settings.dicomweb_wire == "auto"
+        self._session = _session(settings)
+        self._credential_errors = _google_errors() if settings.auth == "google" else ()
+
+    def store(self, instances: Sequence[Instance]) -> dict[str, Outcome]:
+        """Send instances in one request and return what became of each, by SOP Instance UID.
+
+        A store that has an instance already is asked for it: the same content is a success,
+        other content a refusal.
+        """
+        verdicts = self._send(instances)
+        return {
+            instance.sop_instance_uid: self._settled(instance, verdicts[instance.sop_instance_uid])
+            for instance in instances
+        }
+
+    def store_file(self, data: bytes, sop_instance_uid: str) -> Verdict:
+        """Send one ready DICOM file, byte for byte."""
+        return self._post(stow.package_files([data]), [sop_instance_uid])[sop_instance_uid]
+
+    def unreachable(self) -> str:
+        """Return why the store can't be reached; "" if it can."""
+        answer = self._call("GET", "/studies?limit=1", {"Accept": "application/dicom+json"})
+        if isinstance(answer, Unavailable):
+            return answer.reason
+        verdict = stow.read_status(*answer)
+        return verdict.reason if isinstance(verdict, Unavailable) else ""
+
+    def _send(self, instances: Sequence[Instance]) -> dict[str, Verdict]:
+        """Post in the current wire format, and in the other where the store doesn't take it."""
+        uids = [instance.sop_instance_uid for instance in instances]
+        wire = self._wire
+        verdicts = self._post(stow.package(instances, wire), uids)
+        if wire == "json" and self._may_change_wire and _is_unsupported(verdicts):
+            self._wire = "part10"
+            verdicts = self._post(stow.package(instances, "part10"), uids)
+        return verdicts
+
+    def _post(self, payload: Payload, uids: Sequence[str]) -> dict[str, Verdict]:
+        headers = {
+            "Accept": "application/dicom+json",
+            "Content-Type": payload.content_type,
+            **self._headers,
+        }
+        answer = self._call("POST", "/studies", headers, payload)
+        if isinstance(answer, Unavailable):
+            return dict.fromkeys(uids, answer)
+        return stow.read_response(*answer, uids)
+
+    def _settled(self, instance: Instance, verdict: Verdict) -> Outcome:
+        """Turn a conflict into a success or a refusal by reading what the store has."""
+        path = (
+            f"/studies/{instance.study_instance_uid}/series/{instance.series_instance_uid}"
+            f"/instances/{instance.sop_instance_uid}"
+        )
+        if isinstance(verdict, Stored) and not verdict.retrieve_url:
+            return replace(verdict, retrieve_url=self._url + path)
+        if not isinstance(verdict, Conflict):
+            return verdict
+        # Much more than was sent is other content, whatever it is.
+        limit = 2 * len(instance.codestream) + MAX_ANSWER
+        answer = self._call("GET", path, {"Accept": _INSTANCE}, limit=limit)
+        if isinstance(answer, Unavailable):
+            return answer
+        status, headers, body = answer
+        if status != 200:
+            reason = f"{verdict.reason}; reading it back to compare was answered {status}"
+            return Unavailable(reason, stow.retry_after(headers), status, operator=True)
+        if _holds(headers, body, instance):
+            return Stored(self._url + path, duplicate=True)
+        return Rejected(f"{verdict.reason}, with other content", verdict.failure_reason, 409)
+
+    def _call(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        payload: Payload | None = None,
+        limit: int = MAX_ANSWER,
+    ) -> tuple[int, dict[str, str], bytes] | Unavailable:
+        """Send one request; a connection that broke is tried once more, since nothing is lost.
+
+        A kept connection may have been closed by the store at the moment it was used again.
+        """
+        for attempt in (1, 2):
+            try:
+                return self._exchange(method, self._url + path, dict(headers), payload, limit)
+            except requests.ConnectTimeout:
+                return Unavailable(f"no connection to the store within {self._timeouts[0]:g} s")
+            except (requests.Timeout, urllib3.exceptions.TimeoutError):
+                return Unavailable(f"no answer from the store within {self._timeouts[1]:g} s")
+            except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
+                if attempt == 2:
+                    return Unavailable(f"the connection to the store failed ({_name(error)})")
+            except self._credential_errors as error:
+                reason = f"no Google credentials for the store ({_name(error)})"
+                return Unavailable(reason, operator=True)
+        raise AssertionError("unreachable")
+
+    def _exchange(
+        self, method: str, url: str, headers: dict[str, str], payload: Payload | None, limit: int
+    ) -> tuple[int, dict[str, str], bytes]:
+        # A redirect would turn the POST into a GET, whose 200 means nothing: it isn't followed.
+        with self._session.request(
+            method,
+            url,
+            data=payload,  # type: ignore[arg-type] # memoryviews are sent as well as bytes
+            headers=headers,
+            timeout=self._timeouts,
+            stream=True,
+            allow_redirects=False,
+        ) as response:
+            body = self._body(response, limit)
+            return (
+                response.status_code,
+                {name.lower(): value for name, value in response.headers.items()},
+                body,
+            )
+
+    def _body(self, response: requests.Response, limit: int) -> bytes:
+        """Read at most `limit` bytes within the read timeout, however slowly they come."""
+        deadline = time.monotonic() + self._timeouts[1]
+        body = bytearray()
+        while chunk := response.raw.read1(65_536, decode_content=True):
+            body += chunk
+            if len(body) > limit:
+                return b""
+            if time.monotonic() > deadline:
+                raise requests.ReadTimeout
+        return bytes(body)
+
+
+def _is_unsupported(verdicts: Mapping[str, Verdict]) -> bool:
+    return all(isinstance(v, Rejected) and v.status == 415 for v in verdicts.values())
+
+
+def _holds(headers: Mapping[str, str], body: bytes, instance: Instance) -> bool:
+    """Tell whether an answer's DICOM file has the content of an instance."""
+    content_type = headers.get("content-type", "")
+    try:
+        media_type, _ = multipart.parse_media_type(content_type)
+        file: bytes | memoryview = body
+        if media_type == "multipart/related":
+            file = bytes(multipart.decode(body, content_type)[0].body)
+        return part10.holds(part10.decode(file), instance.dataset, instance.codestream)
+    except (JpegstowError, IndexError):
+        return False
+
+
+def _name(error: BaseException) -> str:
+    """Return the innermost cause: ConnectionRefusedError says more than its wrappers."""
+    seen = error
+    for _ in range(8):
+        inner = seen.__cause__ or seen.__context__ or getattr(seen, "reason", None)
+        if not isinstance(inner, BaseException):
+            break
+        seen = inner
+    return type(seen).__name__
+
+
+def _session(settings: Settings) -> requests.Session:
+    session = _google_session() if settings.auth == "google" else requests.Session()
+    if settings.auth == "basic":
+        session.auth = (settings.dicomweb_user, settings.dicomweb_password)
+    elif settings.auth == "bearer":
+        session.auth = _Bearer(settings.dicomweb_token)
+    else:
+        session.auth = _unchanged
+    if urlsplit(settings.store_url).hostname in LOOPBACK:
+        session.trust_env = False  # a proxy of this machine's can't lead to this machine
+    size = settings.threads
+    adapter = requests.adapters.HTTPAdapter(pool_connections=2, pool_maxsize=size, max_retries=0)
+    for prefix in ("http://", "https://"):
+        session.mount(prefix, adapter)
+    session.headers["User-Agent"] = "jpegstow"
+    session.headers["Accept-Encoding"] = "identity"
+    return session
+
+
+def _google_errors() -> tuple[type[Exception], ...]:
+    from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415
+
+    return (GoogleAuthError,)
+
+
+def _google_session() -> requests.Session:
+    import google.auth  # noqa: PLC0415 - 60 ms that only Google's store needs
+    import google.auth.transport.requests  # noqa: PLC0415
+
+    scopes = ["https://www.googleapis.com/auth/cloud-healthcare"]
+    try:
+        credentials, _ = google.auth.default(scopes=scopes)
+    except google.auth.exceptions.GoogleAuthError as error:
+        problem = "DICOMWEB_AUTH: google, but there are no application default credentials"
+        raise BadSettings([problem]) from error
+    session: requests.Session = google.auth.transport.requests.AuthorizedSession(credentials)
+    return session
+
+
+class _Bearer:
+    """Adds a token to each request; a session's own header would be overruled by a .netrc file."""
+
+    def __init__(self, token: str) -> None:
+        self._token = token
+
+    def __call__(self, request: Any) -> Any:
+        request.headers["Authorization"] = f"Bearer {self._token}"
+        return request
+
+
+def _unchanged(request: Any) -> Any:
+    """Keep a .netrc file's credentials out of the request."""
+    return request

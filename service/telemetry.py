@@ -1,0 +1,29 @@
+"""Log lines: one JSON object a line on standard output, as Cloud Logging reads them.
+
+Never an attribute of a patient: UIDs, sizes, times, reasons.
+"""
+
+import json
+import sys
+import traceback
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+Severity = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+
+
+def log(severity: Severity, message: str, **values: Any) -> None:
+    """Write one line; values that are None or empty are left out."""
+    line = {"severity": severity, "message": message, "time": datetime.now(UTC).isoformat()}
+    line |= {name: value for name, value in values.items() if value not in (None, "", [], ())}
+    # One write a line: lines of several threads and processes don't mix.
+    sys.stdout.write(json.dumps(line, default=str) + "\n")
+    sys.stdout.flush()
+
+
+def log_exception(message: str, error: BaseException, **values: Any) -> None:
+    """Write where an unforeseen error arose; its text, which may quote a value, is left out."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = [f"{Path(frame.filename).name}:{frame.lineno} {frame.name}" for frame in frames[-8:]]
+    log("ERROR", message, error=type(error).__name__, where=where, **values)

@@ -1,0 +1,21 @@
+"""The two WSGI applications, as gunicorn names them: ``service.wsgi:service()``, ``:archive()``."""
+
+from flask import Flask
+
+from service import assemble, settings
+
+
+def service() -> Flask:
+    """Return the service under the environment's settings."""
+    from service.web import create_app  # noqa: PLC0415 - each process loads its own half only
+
+    current = settings.load()
+    return create_app(assemble.rules(current), assemble.store(current), current)
+
+
+def archive() -> Flask:
+    """Return the embedded archive under the environment's settings."""
+    from service.archive import Archive  # noqa: PLC0415
+    from service.dicomweb import create_app  # noqa: PLC0415
+
+    return create_app(Archive(settings.load().data_dir / "archive"))
