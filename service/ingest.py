@@ -33,6 +33,8 @@ class Upload:
 
     Attributes
     ----------
+    digest
+        SHA-256 of the image, in hexadecimal (`digest_of`).
     attributes
         The caller's own, checked.
     template
@@ -44,6 +46,7 @@ class Upload:
     """
 
     image: bytes
+    digest: str
     attributes: Dataset
     template: str
     source: str
@@ -77,12 +80,16 @@ class Rules:
     max_pixels: int
 
 
+def digest_of(image: bytes) -> str:
+    """Return the SHA-256 of a JPEG as it came, in hexadecimal."""
+    return hashlib.sha256(image).hexdigest()
+
+
 def request_name(
-    images: Sequence[bytes], attributes: Sequence[Dataset], template: str, idempotency_key: str
+    digests: Sequence[str], attributes: Sequence[Dataset], template: str, idempotency_key: str
 ) -> str:
     """Name a request by all that it holds: the same request again has the same name."""
     said = [uid.canonical(dataset) for dataset in attributes]
-    digests = [hashlib.sha256(image).hexdigest() for image in images]
     return uid.digest(idempotency_key, template, *said, *digests)
 
 
@@ -106,7 +113,7 @@ def describe_upload(upload: Upload, rules: Rules) -> Described:
     normalised = normalise(upload.image, header)
     merged = merge(template, upload.attributes)
     names = uid.Names(
-        image_digest=hashlib.sha256(upload.image).hexdigest(),
+        image_digest=upload.digest,
         template_digest=template.digest,
         request=upload.request,
         idempotency_key=upload.idempotency_key,

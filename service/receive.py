@@ -11,7 +11,7 @@ from werkzeug.datastructures import MultiDict
 
 from service.dicom import attributes
 from service.errors import BadRequest, NotAJpeg, TooLarge
-from service.ingest import Upload, request_name
+from service.ingest import Upload, digest_of, request_name
 
 _OWN_FIELDS: Final = frozenset({"image", "metadata", "template"})
 _RAW_TYPES: Final = ("image/", "application/octet-stream")
@@ -63,10 +63,11 @@ def uploads(request: Request, default_template: str, max_images: int) -> list[Up
     template = _one(fields.pop("template", None), "template") or default_template
     said = _attributes(fields, len(images))
     key = _idempotency_key(request)
-    name = request_name(images, said, template, key)
+    digests = [digest_of(image) for image in images]
+    name = request_name(digests, said, template, key)
     return [
-        Upload(image, dataset, template, "http", name, key)
-        for image, dataset in zip(images, said, strict=True)
+        Upload(image, digest, dataset, template, "http", name, key)
+        for image, digest, dataset in zip(images, digests, said, strict=True)
     ]
 
 

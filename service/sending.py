@@ -12,7 +12,7 @@ from typing import Any, Final
 from service.dicom import attributes, part10
 from service.dicom.outcome import Conflict, Rejected, Stored, Unavailable, Verdict
 from service.errors import BadAttribute, BadRequest, JpegstowError
-from service.ingest import Rules, Upload, ingest, request_name
+from service.ingest import Rules, Upload, digest_of, ingest, request_name
 from service.store import DicomwebStore
 
 JPEG_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
@@ -118,8 +118,9 @@ def upload_of(image: bytes, said: Mapping[str, Any], template: str) -> Upload:
     accession number. Then sending them again, or one by one, makes the same instances.
     """
     dataset = attributes.parse(said)
-    name = request_name([image], [dataset], template, "")
-    return Upload(image, dataset, template, "file", name)
+    digest = digest_of(image)
+    name = request_name([digest], [dataset], template, "")
+    return Upload(image, digest, dataset, template, "file", name)
 
 
 def send_all(
