@@ -1,0 +1,36 @@
+"""The embedded DICOM store: Part 10 files and an index that can always be rebuilt from them."""
+
+from service.archive.attributes import Description, describe, name_tokens
+from service.archive.files import InstanceUids, is_uid
+from service.archive.query import SEARCHABLE, AnyPrefix, Between, Condition, Level, OneOf, Query
+from service.archive.store import (
+    AlreadyStored,
+    Archive,
+    Conflict,
+    Instance,
+    Rebuilt,
+    Stored,
+    StoreResult,
+)
+
+__all__ = [
+    "SEARCHABLE",
+    "AlreadyStored",
+    "AnyPrefix",
+    "Archive",
+    "Between",
+    "Condition",
+    "Conflict",
+    "Description",
+    "Instance",
+    "InstanceUids",
+    "Level",
+    "OneOf",
+    "Query",
+    "Rebuilt",
+    "StoreResult",
+    "Stored",
+    "describe",
+    "is_uid",
+    "name_tokens",
+]

@@ -1,0 +1,157 @@
+"""What the index keeps of a data set: DICOM JSON without bulk data, at each level."""
+
+import math
+import re
+import unicodedata
+from dataclasses import dataclass
+from typing import Any
+
+from pydicom import DataElement, Dataset
+from pydicom.datadict import tag_for_keyword
+
+from service.archive.files import InstanceUids, is_uid
+from service.dicom.json_model import BINARY, JsonObject, dumps
+from service.errors import BadRequest
+
+
+def _tags(keywords: str) -> frozenset[str]:
+    return frozenset(f"{tag_for_keyword(keyword):08X}" for keyword in keywords.split())
+
+
+# The attributes of the Patient and Study information entities: PS3.3 C.7.1.1, C.7.2.1, C.7.2.2.
+_STUDY = _tags(
+    "SpecificCharacterSet TimezoneOffsetFromUTC PatientName PatientID IssuerOfPatientID"
+    " PatientBirthDate PatientBirthTime PatientSex OtherPatientIDsSequence OtherPatientNames"
+    " EthnicGroup PatientComments StudyInstanceUID StudyDate StudyTime AccessionNumber"
+    " IssuerOfAccessionNumberSequence ReferringPhysicianName StudyID StudyDescription"
+    " PhysiciansOfRecord NameOfPhysiciansReadingStudy ProcedureCodeSequence"
+    " AdmittingDiagnosesDescription PatientAge PatientSize PatientWeight Occupation"
+    " AdditionalPatientHistory AdmissionID"
+)
+
+# The attributes of the Series and Equipment information entities: PS3.3 C.7.3.1, C.7.5.1.
+_SERIES = _tags(
+    "SpecificCharacterSet TimezoneOffsetFromUTC StudyInstanceUID Modality SeriesInstanceUID"
+    " SeriesNumber Laterality SeriesDate SeriesTime SeriesDescription SeriesDescriptionCodeSequence"
+    " PerformingPhysicianName OperatorsName ProtocolName BodyPartExamined PatientPosition"
+    " PerformedProcedureStepStartDate PerformedProcedureStepStartTime PerformedProcedureStepID"
+    " PerformedProcedureStepDescription RequestAttributesSequence Manufacturer InstitutionName"
+    " InstitutionAddress InstitutionalDepartmentName StationName ManufacturerModelName"
+    " DeviceSerialNumber SoftwareVersions"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Description:
+    """What the archive knows of an instance without its file.
+
+    Parameters
+    ----------
+    study, series, instance
+        The attributes at each level, as DICOM JSON text without bulk data.
+    name_tokens
+        What a fuzzy search for the PatientName finds.
+    """
+
+    uids: InstanceUids
+    sop_class: str
+    transfer_syntax: str
+    study: str
+    series: str
+    instance: str
+    name_tokens: frozenset[str]
+
+
+def describe(dataset: Dataset) -> Description:
+    """Describe a data set that was read from a file.
+
+    Raises
+    ------
+    BadRequest
+        If a UID is missing or malformed, or the data set can't be written as DICOM JSON.
+    """
+    uids = InstanceUids(
+        _uid(dataset, "StudyInstanceUID"),
+        _uid(dataset, "SeriesInstanceUID"),
+        _uid(dataset, "SOPInstanceUID"),
+    )
+    sop_class = _uid(dataset, "SOPClassUID")
+    transfer_syntax = _uid(dataset.file_meta, "TransferSyntaxUID")
+    try:
+        model = without_bulk_data(dataset)
+        study, series, instance = (
+            dumps(level).decode() for level in (_part(model, _STUDY), _part(model, _SERIES), model)
+        )
+    except (RecursionError, TypeError, ValueError) as error:
+        raise BadRequest("the data set can't be put into DICOM JSON", reason="json") from error
+    names = model.get("00100010", {}).get("Value", [])
+    groups = [group for name in names if isinstance(name, dict) for group in name.values()]
+    tokens = name_tokens(" ".join(groups))
+    return Description(uids, sop_class, transfer_syntax, study, series, instance, tokens)
+
+
+def _part(model: JsonObject, tags: frozenset[str]) -> JsonObject:
+    return {tag: element for tag, element in model.items() if tag in tags}
+
+
+def name_tokens(name: str) -> frozenset[str]:
+    """Split a person's name into tokens without case and accents (``DOE^JOSÉ``: doe, jose)."""
+    plain = unicodedata.normalize("NFKD", name.casefold())
+    letters = "".join(char for char in plain if not unicodedata.combining(char))
+    return frozenset(re.findall(r"[^\W_]+", letters))
+
+
+def _uid(dataset: Dataset, keyword: str) -> str:
+    value = dataset.get(keyword)
+    if not is_uid(value):
+        raise BadRequest(
+            f"{keyword} is missing or isn't a UID",
+            reason="bad-uid",
+            where=keyword,
+            mend="a UID is digits and dots, without leading zeros, 64 characters at most",
+        )
+    return str(value)
+
+
+def without_bulk_data(dataset: Dataset, where: str = "") -> JsonObject:
+    """Return DICOM JSON in which every binary value is a BulkDataURI relative to the instance.
+
+    The URI is the tag, or the path to it: ``00880200/1/7FE00010`` is in the first item of the
+    sequence (0088,0200).
+    """
+    return {
+        f"{element.tag:08X}": _element(element, f"{where}{element.tag:08X}")
+        for element in dataset
+        if element.tag.element != 0
+    }
+
+
+def _element(element: DataElement, where: str) -> JsonObject:
+    # pydicom names the VRs between which an implicit data set leaves the choice: "OB or OW".
+    vr = element.VR.partition(" ")[0]
+    model: JsonObject = {"vr": vr}
+    if vr == "SQ":
+        items = enumerate(element.value or [], 1)
+        values = [without_bulk_data(item, f"{where}/{number}/") for number, item in items]
+    elif vr in BINARY or isinstance(element.value, bytes):
+        return model | ({"BulkDataURI": where} if element.value else {})
+    else:
+        values = _values(element)
+    return model | ({"Value": values} if values else {})
+
+
+def _values(element: DataElement) -> list[Any]:
+    """Return the values of an element; none if they break the rules of their VR.
+
+    A binary store keeps whatever it gets, so a single bad value must not cost the whole instance.
+    """
+    try:
+        values = element.to_json_dict(None, 0).get("Value", [])
+    except Exception:  # noqa: BLE001 - pydicom raises what it meets: type, value, overflow, decimal
+        return []
+    return [_finite(value) for value in values]
+
+
+def _finite(value: Any) -> Any:
+    """Replace what JSON has no number for by its name."""
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,136 @@
+"""The SQLite side of the archive: connections, and the statements that change rows."""
+
+import sqlite3
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+
+from service.archive.attributes import Description
+from service.archive.schema import SCHEMA, VERSION
+
+_BUSY_SECONDS = 60.0
+
+
+class Index:
+    """The connections to one index.
+
+    A connection serves one thread at a time and is kept for the next one. None is opened before
+    the first use, so an `Index` may be made before a server forks its workers.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._idle: deque[sqlite3.Connection] = deque()
+
+    def create(self, fill: Callable[[sqlite3.Connection], object]) -> None:
+        """Create the tables of a new index and fill them, in one transaction.
+
+        Raises
+        ------
+        RuntimeError
+            If the index is of another version.
+        """
+        with closing(self._open()) as connection:
+            connection.execute("PRAGMA journal_mode = WAL")
+            (version,) = connection.execute("PRAGMA user_version").fetchone()
+            if version == 0:
+                connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA}")
+                fill(connection)
+                connection.execute(f"PRAGMA user_version = {VERSION}")
+                connection.execute("COMMIT")
+            elif version != VERSION:
+                raise RuntimeError(f"index version {version}, not {VERSION}; remove it to rebuild")
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Lend a connection."""
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = self._open()
+        try:
+            yield connection
+        finally:
+            self._idle.append(connection)
+
+    @contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """Lend a connection within a transaction that is durable when the block has ended."""
+        with self.reading() as connection:
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    def close(self) -> None:
+        """Close every connection that no thread is using."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def _open(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(
+            self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+        return connection
+
+
+def add(connection: sqlite3.Connection, description: Description, size: int, sha256: str) -> None:
+    """Insert an instance, and its series and study where they are new."""
+    study, series, instance = description.uids
+    new_study = connection.execute(
+        "INSERT INTO study (study_instance_uid, attributes) VALUES (?, ?)"
+        " ON CONFLICT DO NOTHING RETURNING id",
+        (study, description.study),
+    ).fetchone()
+    if new_study:
+        connection.executemany(
+            "INSERT INTO patient_name_token (token, study) VALUES (?, ?)",
+            [(token, *new_study) for token in description.name_tokens],
+        )
+    connection.execute(
+        "INSERT INTO series (study, series_instance_uid, attributes)"
+        " SELECT id, ?, ? FROM study WHERE study_instance_uid = ? ON CONFLICT DO NOTHING",
+        (series, description.series, study),
+    )
+    connection.execute(
+        "INSERT INTO instance (series, sop_instance_uid, sop_class_uid, transfer_syntax_uid,"
+        " size, sha256, attributes) SELECT series.id, ?, ?, ?, ?, ?, ? FROM series"
+        " JOIN study ON study.id = series.study"
+        " WHERE study_instance_uid = ? AND series_instance_uid = ?",
+        (
+            instance,
+            description.sop_class,
+            description.transfer_syntax,
+            size,
+            sha256,
+            description.instance,
+            study,
+            series,
+        ),
+    )
+
+
+def remove(
+    connection: sqlite3.Connection, study: str, series: str | None, instance: str | None
+) -> int:
+    """Delete the rows of a study, a series or an instance; return how many instances it were."""
+    return connection.execute(
+        "DELETE FROM instance WHERE id IN (SELECT instance.id FROM study"
+        " JOIN series ON series.study = study.id JOIN instance ON instance.series = series.id"
+        " WHERE study_instance_uid = ?1 AND (?2 IS NULL OR series_instance_uid = ?2)"
+        " AND (?3 IS NULL OR sop_instance_uid = ?3))",
+        (study, series, instance),
+    ).rowcount
+
+
+def clear(connection: sqlite3.Connection) -> None:
+    """Delete all rows that can be rebuilt from the files."""
+    for table in ("instance", "series", "patient_name_token", "study"):
+        connection.execute(f"DELETE FROM {table}")  # noqa: S608 - a constant

@@ -1,0 +1,269 @@
+"""A durable DICOM store: what it has acknowledged survives a kill and a loss of power.
+
+Storing, in this order: the file whole and flushed under `incoming`, then under the lock its final
+name, its folders flushed, its row committed; only then the answer. A crash leaves either nothing
+or a whole file without a row, which is absent for every reader and is replaced by the next store
+of that instance. Deleting goes the other way, so that no row ever points at nothing.
+"""
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from pydicom import Dataset
+
+from service.archive import index as rows
+from service.archive.attributes import Description, describe
+from service.archive.files import (
+    InstanceUids,
+    flush_folder,
+    incoming,
+    is_uid,
+    locked,
+    open_alive,
+    publish,
+    remove,
+    stored_files,
+)
+from service.archive.query import Query, sql
+from service.archive.sameness import same_content
+from service.dicom import part10
+from service.dicom.codestream import Buffer
+from service.dicom.json_model import JsonObject
+from service.errors import BadRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The instance is new, and durable."""
+
+    uids: InstanceUids
+
+
+@dataclass(frozen=True, slots=True)
+class AlreadyStored:
+    """The same instance with the same content was there before."""
+
+    uids: InstanceUids
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Another content is stored under the same UIDs; it was left alone."""
+
+    uids: InstanceUids
+
+
+StoreResult = Stored | AlreadyStored | Conflict
+
+
+class Instance(NamedTuple):
+    """The row of a stored instance; `attributes` is DICOM JSON text, `size` is in bytes."""
+
+    uids: InstanceUids
+    sop_class: str
+    transfer_syntax: str
+    size: int
+    sha256: str
+    attributes: str
+
+
+class Rebuilt(NamedTuple):
+    """How many files are in a rebuilt index, and how many can't be read as what they are named."""
+
+    indexed: int
+    skipped: int
+
+
+class Archive:
+    """A folder of DICOM files with an index, for several threads and processes at once."""
+
+    def __init__(self, root: Path) -> None:
+        """Open the archive in a folder; make it if it is new, and its index if that is lost.
+
+        Raises
+        ------
+        RuntimeError
+            If the index is of another version.
+        """
+        self._root = root.absolute()
+        self._instances = self._root / "instances"
+        for folder in (self._instances, self._root / "incoming"):
+            folder.mkdir(parents=True, exist_ok=True)
+        flush_folder(self._root)
+        self._alive = open_alive(self._root)
+        self._index = rows.Index(self._root / "index.sqlite")
+        try:
+            with locked(self._root / "write.lock"):
+                self._index.create(self._fill)
+        except BaseException:
+            self._alive.close()
+            raise
+
+    def close(self) -> None:
+        """Let go of the index; the next process to open the archive may clean up."""
+        self._index.close()
+        self._alive.close()
+
+    def path(self, uids: InstanceUids) -> Path:
+        """Return where the file of an instance lies, if it is stored."""
+        return uids.path(self._instances)
+
+    def store(self, pieces: Sequence[Buffer], dataset: Dataset) -> StoreResult:
+        """Store the instance whose file is made of `pieces` and was read as `dataset`.
+
+        Raises
+        ------
+        BadRequest
+            If a UID is missing or malformed.
+        """
+        description = describe(dataset)
+        digest = hashlib.sha256()
+        for piece in pieces:
+            digest.update(piece)
+        sha256 = digest.hexdigest()
+        while True:
+            known = self.instances(*description.uids)
+            same = self._same(known[0], dataset, sha256) if known else None
+            if same is not None:
+                return (AlreadyStored if same else Conflict)(description.uids)
+            if self._insert(pieces, description, sha256):
+                return Stored(description.uids)
+
+    def _same(self, known: Instance, dataset: Dataset, sha256: str) -> bool | None:
+        """Compare with what is stored; None if the file has gone in the meantime."""
+        path = self.path(known.uids)
+        if known.sha256 == sha256 and path.exists():
+            return True
+        try:
+            return same_content(part10.decode(path.read_bytes()), dataset)
+        except FileNotFoundError:
+            return None
+        except BadRequest:  # damaged on disk: nothing is known to be the same
+            return False
+
+    def _insert(self, pieces: Sequence[Buffer], description: Description, sha256: str) -> bool:
+        """Write file and row; False if somebody else was faster."""
+        target = self.path(description.uids)
+        with (
+            incoming(self._root / "incoming", pieces) as temporary,
+            locked(self._root / "write.lock"),
+            self._index.writing() as connection,
+        ):
+            if _find(connection, *description.uids):
+                if target.exists():
+                    return False
+                rows.remove(connection, *description.uids)
+            publish(temporary, target)
+            rows.add(connection, description, sum(map(len, pieces)), sha256)
+        return True
+
+    def instances(
+        self, study: str, series: str | None = None, instance: str | None = None
+    ) -> list[Instance]:
+        """Return the instances of a study, a series, or the one instance, as they arrived."""
+        with self._index.reading() as connection:
+            return _find(connection, study, series, instance)
+
+    def search(self, query: Query) -> list[JsonObject]:
+        """Return the attributes of what matches, with ModalitiesInStudy and the counts."""
+        statement, parameters = sql(query)
+        with self._index.reading() as connection:
+            found = connection.execute(statement, parameters).fetchall()
+        return [_model(*row) for row in found]
+
+    def delete(self, study: str, series: str | None = None, instance: str | None = None) -> int:
+        """Delete a study, a series or an instance; return how many instances it were."""
+        if not all(is_uid(uid) for uid in (study, series, instance) if uid is not None):
+            return 0
+        target = self._instances / study / (series or "") / (f"{instance}.dcm" if instance else "")
+        with locked(self._root / "write.lock"):
+            with self._index.writing() as connection:
+                count = rows.remove(connection, study, series, instance)
+            remove(target, self._instances)
+        return count
+
+    def record_operation(self, operation: str, finished_at: str, instances: int) -> None:
+        """Remember a finished delete under an id of the caller's; the time is RFC 3339."""
+        with locked(self._root / "write.lock"), self._index.writing() as connection:
+            connection.execute(
+                "INSERT INTO operation VALUES (?, ?, ?)", (operation, finished_at, instances)
+            )
+
+    def operation(self, operation: str) -> tuple[str, int] | None:
+        """Return when a delete was finished and how many instances it removed."""
+        with self._index.reading() as connection:
+            row: tuple[str, int] | None = connection.execute(
+                "SELECT finished_at, instances FROM operation WHERE id = ?", (operation,)
+            ).fetchone()
+        return row
+
+    def rebuild(self) -> Rebuilt:
+        """Make the index anew from the files alone; readers see the old one until it is done."""
+        with locked(self._root / "write.lock"), self._index.writing() as connection:
+            return self._fill(connection)
+
+    def _fill(self, connection: sqlite3.Connection) -> Rebuilt:
+        indexed = skipped = 0
+        rows.clear(connection)
+        for uids, path in stored_files(self._instances):
+            data = path.read_bytes()
+            description = _described(data)
+            if description is None or description.uids != uids:
+                skipped += 1
+                continue
+            rows.add(connection, description, len(data), hashlib.sha256(data).hexdigest())
+            indexed += 1
+        return Rebuilt(indexed, skipped)
+
+
+def _described(data: bytes) -> Description | None:
+    try:
+        return describe(part10.decode(data))
+    except BadRequest:
+        return None
+
+
+def _find(
+    connection: sqlite3.Connection, study: str, series: str | None, instance: str | None
+) -> list[Instance]:
+    """Look up by UIDs, each of which narrows the search through its own index."""
+    statement = (
+        "SELECT study_instance_uid, series_instance_uid, sop_instance_uid, sop_class_uid,"
+        " transfer_syntax_uid, size, sha256, instance.attributes FROM study"
+        " JOIN series ON series.study = study.id JOIN instance ON instance.series = series.id"
+        " WHERE study_instance_uid = ?"
+    )
+    parameters = [study]
+    for column, uid in (("series_instance_uid", series), ("sop_instance_uid", instance)):
+        if uid is not None:
+            statement += f" AND {column} = ?"
+            parameters.append(uid)
+    found = connection.execute(statement + " ORDER BY instance.id", parameters)
+    return [Instance(InstanceUids(*row[:3]), *row[3:]) for row in found]
+
+
+def _model(
+    attributes: str,
+    modalities: str | None = None,
+    study_series: int = 0,
+    study_instances: int = 0,
+    *series: str | int,
+) -> JsonObject:
+    """Merge the columns of one search result into one DICOM JSON object."""
+    model: JsonObject = json.loads(attributes)
+    if modalities is None:
+        return model
+    if found := sorted(json.loads(modalities)):
+        model["00080061"] = {"vr": "CS", "Value": found}
+    model["00201206"] = {"vr": "IS", "Value": [study_series]}
+    model["00201208"] = {"vr": "IS", "Value": [study_instances]}
+    if series:
+        text, count = series
+        model |= json.loads(str(text))
+        model["00201209"] = {"vr": "IS", "Value": [count]}
+    return model

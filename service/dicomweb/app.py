@@ -1,0 +1,161 @@
+"""The routes of the archive, and the one form of its errors."""
+
+import logging
+import sqlite3
+import traceback
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any
+
+from flask import Blueprint, Flask, Response, g, jsonify, request, url_for
+from werkzeug.exceptions import HTTPException, NotFound
+from werkzeug.wrappers import Response as WsgiResponse
+
+from service.archive import Archive, is_uid
+from service.dicomweb import delete, qido, stow, wado
+from service.dicomweb.context import archive
+from service.errors import BadRequest, JpegstowError
+
+MAX_REQUEST_BYTES = 256 * 2**20
+
+_STUDY = "/studies/<study>"
+_SERIES = f"{_STUDY}/series/<series>"
+_INSTANCE = f"{_SERIES}/instances/<instance>"
+
+# PS3.18 Table 10.1.1-1, as far as it goes.
+_ROUTES: tuple[tuple[str, str, Callable[..., Any]], ...] = (
+    ("POST", "/studies", stow.store),
+    ("POST", _STUDY, stow.store),
+    ("GET", "/studies", qido.search_studies),
+    ("GET", "/series", qido.search_series),
+    ("GET", "/instances", qido.search_instances),
+    ("GET", f"{_STUDY}/series", qido.search_series),
+    ("GET", f"{_STUDY}/instances", qido.search_instances),
+    ("GET", f"{_SERIES}/instances", qido.search_instances),
+    ("GET", _STUDY, wado.retrieve),
+    ("GET", _SERIES, wado.retrieve),
+    ("GET", _INSTANCE, wado.retrieve),
+    ("GET", f"{_STUDY}/metadata", wado.metadata),
+    ("GET", f"{_SERIES}/metadata", wado.metadata),
+    ("GET", f"{_INSTANCE}/metadata", wado.metadata),
+    ("GET", f"{_INSTANCE}/rendered", wado.rendered),
+    ("GET", f"{_INSTANCE}/frames/<frames>", wado.frames),
+    ("GET", f"{_INSTANCE}/bulkdata/<path:where>", wado.bulk_data),
+    ("DELETE", _STUDY, delete.delete_many),
+    ("DELETE", _SERIES, delete.delete_many),
+    ("DELETE", _INSTANCE, delete.delete_instance),
+)
+
+_DATASET = "/<any(v1, v1beta1):version>/projects/<project>/locations/<location>/datasets/<dataset>"
+_PREFIXES = {
+    "plain": "/dicomWeb",
+    "google": f"{_DATASET}/dicomStores/<store>/dicomWeb",
+}
+_NAMES = ("version", "project", "location", "dataset", "store")
+
+# google.rpc.Code where it has a name for the status; the status's own name elsewhere.
+_RPC_STATUS = {
+    400: "INVALID_ARGUMENT",
+    500: "INTERNAL",
+    503: "UNAVAILABLE",
+}
+
+_log = logging.getLogger(__name__)
+
+
+def create_app(archive: Archive, *, max_request_bytes: int = MAX_REQUEST_BYTES) -> Flask:
+    """Serve an archive over DICOMweb.
+
+    Everything is found under ``/dicomWeb`` and under the path of any Cloud Healthcare DICOM store,
+    whatever its names; it is always the same store.
+
+    Parameters
+    ----------
+    max_request_bytes
+        A longer request is answered with 413. A request is held in memory while it is stored.
+    """
+    app = Flask("service.dicomweb", static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = max_request_bytes
+    app.extensions["archive"] = archive
+    resources = _resources()
+    for name, prefix in _PREFIXES.items():
+        app.register_blueprint(resources, url_prefix=prefix, name=name)
+    app.add_url_rule(f"{_DATASET}/operations/<operation>", "operation", delete.operation)
+    app.add_url_rule("/healthz", "healthz", _healthz)
+    app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(JpegstowError, _refusal)
+    app.register_error_handler(FileNotFoundError, _gone)
+    app.register_error_handler(OSError, _unavailable)
+    app.register_error_handler(sqlite3.OperationalError, _unavailable)
+    app.register_error_handler(Exception, _unexpected)
+    return app
+
+
+def _resources() -> Blueprint:
+    blueprint = Blueprint("resources", __name__)
+    for method, path, view in _ROUTES:
+        endpoint = f"{method} {path}".replace(".", "")
+        blueprint.add_url_rule(path, endpoint, view, methods=[method])
+    blueprint.url_value_preprocessor(_prepare)
+    return blueprint
+
+
+def _prepare(_: str | None, values: dict[str, Any] | None) -> None:
+    """Take the names of the store out of the way, and check every UID of the path.
+
+    Raises
+    ------
+    BadRequest
+        If one isn't a UID.
+    """
+    values = values if values is not None else {}
+    g.names = {name: values.pop(name) for name in _NAMES if name in values}
+    g.base = url_for(".GET /studies", _external=True, **g.names).removesuffix("/studies")
+    for level in ("study", "series", "instance"):
+        if level in values and not is_uid(values[level]):
+            raise BadRequest(
+                "the URL has something else where a UID belongs", where=f"{level} of the path"
+            )
+
+
+def _healthz() -> Response:
+    archive().operation("")
+    return jsonify(status="ok")
+
+
+def _envelope(code: int, message: str) -> Response:
+    """Return the error form of Google's APIs."""
+    status = _RPC_STATUS.get(code) or HTTPStatus(code).name
+    response = jsonify(error={"code": code, "message": message, "status": status})
+    response.status_code = code
+    return response
+
+
+def _http_error(error: HTTPException) -> Response | WsgiResponse:
+    if error.code is None or error.code < 400:  # a redirect answers for itself
+        return error.get_response(request.environ)
+    return _envelope(error.code, error.description or HTTPStatus(error.code).phrase)
+
+
+def _refusal(error: JpegstowError) -> Response:
+    return _envelope(error.http_status, str(error))
+
+
+def _gone(_: FileNotFoundError) -> Response:
+    return _envelope(404, NotFound.description)
+
+
+def _unavailable(error: Exception) -> Response:
+    _log.error("storage failed: %s at %s", type(error).__name__, _place(error))
+    return _envelope(503, "the archive's storage doesn't answer; send again later")
+
+
+def _unexpected(error: Exception) -> Response:
+    _log.error("unexpected %s at %s", type(error).__name__, _place(error))
+    return _envelope(500, "the archive failed in a way that it doesn't expect")
+
+
+def _place(error: Exception) -> str:
+    """Say where an exception comes from; its text may hold a patient's value, so it stays out."""
+    frames = traceback.extract_tb(error.__traceback__)
+    return f"{frames[-1].filename}:{frames[-1].lineno}" if frames else "an unknown place"

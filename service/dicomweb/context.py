@@ -1,0 +1,31 @@
+"""What every view needs of its request."""
+
+from typing import cast
+
+from flask import current_app, g
+
+from service.archive import Archive
+from service.dicom.json_model import JsonObject
+
+
+def archive() -> Archive:
+    """Return the archive that this application serves."""
+    return cast("Archive", current_app.extensions["archive"])
+
+
+def url(study: str, series: str = "", instance: str = "") -> str:
+    """Return the absolute URL of a study, series or instance, on the base that was asked."""
+    path = f"{g.base}/studies/{study}"
+    path += f"/series/{series}" if series else ""
+    return path + (f"/instances/{instance}" if instance else "")
+
+
+def absolute(model: JsonObject, instance: str) -> JsonObject:
+    """Put the URL of the instance before every BulkDataURI of a data set."""
+    for element in model.values():
+        if "BulkDataURI" in element:
+            element["BulkDataURI"] = f"{instance}/bulkdata/{element['BulkDataURI']}"
+        elif element["vr"] == "SQ":
+            for item in element.get("Value", []):
+                absolute(item, instance)
+    return model

@@ -1,0 +1,61 @@
+"""The frames of Pixel Data as they lie in the file."""
+
+from pydicom import Dataset
+from pydicom.encaps import get_frame
+from werkzeug.exceptions import NotFound
+
+# PS3.18 Table 8.7.3-5, by transfer syntax.
+_MEDIA_TYPES = {
+    "1.2.840.10008.1.2.4.50": "image/jpeg",
+    "1.2.840.10008.1.2.4.51": "image/jpeg",
+    "1.2.840.10008.1.2.4.57": "image/jpeg",
+    "1.2.840.10008.1.2.4.70": "image/jpeg",
+    "1.2.840.10008.1.2.4.80": "image/jls",
+    "1.2.840.10008.1.2.4.81": "image/jls",
+    "1.2.840.10008.1.2.4.90": "image/jp2",
+    "1.2.840.10008.1.2.4.91": "image/jp2",
+    "1.2.840.10008.1.2.4.92": "image/jpx",
+    "1.2.840.10008.1.2.4.93": "image/jpx",
+    "1.2.840.10008.1.2.5": "image/dicom-rle",
+}
+
+
+def media_type(transfer_syntax: str) -> str:
+    """Return the media type of a frame in a transfer syntax."""
+    return _MEDIA_TYPES.get(transfer_syntax, "application/octet-stream")
+
+
+def number_of_frames(dataset: Dataset) -> int:
+    """Return the NumberOfFrames of a data set with Pixel Data; 1 if it has no usable one."""
+    try:
+        return max(1, int(dataset.get("NumberOfFrames") or 1))
+    except (TypeError, ValueError):
+        return 1
+
+
+def is_encapsulated(dataset: Dataset) -> bool:
+    """Tell whether Pixel Data is encapsulated, even in a transfer syntax that nobody knows.
+
+    PS3.5 A.4: it then has an undefined length, and only then.
+    """
+    return dataset["PixelData"].is_undefined_length
+
+
+def frame(dataset: Dataset, number: int) -> bytes:
+    """Return a frame, counted from 1, without the byte that pads it to an even length.
+
+    Raises
+    ------
+    NotFound
+        If Pixel Data doesn't have the structure that its transfer syntax asks for.
+    """
+    data = dataset.PixelData
+    count = number_of_frames(dataset)
+    if not is_encapsulated(dataset):
+        length = len(data) // count
+        return bytes(data[(number - 1) * length : number * length])
+    try:
+        encapsulated = get_frame(data, number - 1, number_of_frames=count)
+    except Exception as error:
+        raise NotFound("the frame can't be found in Pixel Data (7FE0,0010)") from error
+    return encapsulated[:-1] if encapsulated.endswith(b"\xff\xd9\0") else encapsulated

@@ -1,0 +1,226 @@
+"""The archive as a server: deletes, errors, tricks with paths, and an independent client."""
+
+import logging
+import threading
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+from urllib.parse import quote
+
+import pytest
+from dicomweb_client.api import DICOMwebClient
+from flask.testing import FlaskClient
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from pydicom import dcmread
+from werkzeug.serving import WSGIRequestHandler, make_server
+
+from service.archive import Archive
+from service.dicom import part10
+from service.dicomweb import create_app
+from tests.archive_instances import INSTANCE, SERIES, STUDY, client_of, dicom_file, jpeg
+
+PATH = f"/studies/{STUDY}/series/{SERIES}/instances/{INSTANCE}"
+PLAIN = "/dicomWeb"
+GOOGLE = "/v1/projects/p/locations/l/datasets/d/dicomStores/dicomWeb/dicomWeb"
+
+
+class Quiet(WSGIRequestHandler):
+    """A request handler without an access log."""
+
+    def log(self, *_: object) -> None:
+        """Keep silent."""
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Iterator[Archive]:
+    opened = Archive(tmp_path / "archive")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def client(archive: Archive) -> FlaskClient:
+    return client_of(archive)
+
+
+@pytest.fixture
+def server(archive: Archive) -> Iterator[str]:
+    """Serve the archive on loopback; return its URL."""
+    running = make_server("127.0.0.1", 0, create_app(archive), threaded=True, request_handler=Quiet)
+    thread = threading.Thread(target=running.serve_forever)
+    thread.start()
+    yield f"http://127.0.0.1:{running.port}"
+    running.shutdown()
+    thread.join()
+    running.server_close()
+
+
+def put(archive: Archive, *files: bytes) -> None:
+    for file in files:
+        archive.store([file], part10.decode(file))
+
+
+def test_an_independent_client_stores_searches_and_retrieves(server: str) -> None:
+    client = DICOMwebClient(f"{server}{GOOGLE}")
+    answer = client.store_instances([dcmread(BytesIO(dicom_file()))])
+    (stored,) = answer.ReferencedSOPSequence
+    assert stored.ReferencedSOPInstanceUID == INSTANCE
+    (study,) = client.search_for_studies(search_filters={"PatientID": "P1"})
+    assert study["0020000D"]["Value"] == [STUDY]
+    assert len(client.search_for_series(STUDY)) == 1
+    assert len(client.search_for_instances(STUDY, SERIES)) == 1
+    uids = (STUDY, SERIES, INSTANCE)
+    assert client.retrieve_instance(*uids).PatientName == "Müller^José"
+    assert client.retrieve_instance_metadata(*uids)["00280010"]["Value"] == [48]
+    assert client.retrieve_instance_frames(*uids, [1]) == [jpeg()]
+    assert client.retrieve_instance_rendered(*uids, media_types=("image/jpeg",)) == jpeg()
+    (retrieved,) = client.retrieve_series(STUDY, SERIES, (("application/dicom", "*"),))
+    assert retrieved.SOPInstanceUID == INSTANCE
+    # Not by its BulkDataURI: this client's Host header has no port.
+    (bulk,) = client.retrieve_bulkdata(f"{server}{GOOGLE}{PATH}/bulkdata/7FE00010")
+    assert bulk == jpeg()
+    client.delete_instance(*uids)
+    assert client.search_for_studies() == []
+
+
+def test_an_instance_is_deleted_at_once(client: FlaskClient, archive: Archive) -> None:
+    put(archive, dicom_file())
+    response = client.delete(PLAIN + PATH)
+    assert (response.status_code, response.get_json()) == (200, {})
+    assert client.get(PLAIN + PATH).status_code == 404
+    assert client.delete(PLAIN + PATH).status_code == 404
+
+
+@pytest.mark.parametrize("path", [f"/studies/{STUDY}", f"/studies/{STUDY}/series/{SERIES}"])
+@pytest.mark.parametrize(
+    ("base", "names"),
+    [
+        (PLAIN, "projects/local/locations/local/datasets/local"),
+        (GOOGLE, "projects/p/locations/l/datasets/d"),
+    ],
+)
+def test_a_study_or_series_is_deleted_by_an_operation_that_is_done(
+    client: FlaskClient, archive: Archive, base: str, names: str, path: str
+) -> None:
+    put(archive, dicom_file(), dicom_file(SOPInstanceUID="9.9"))
+    name = client.delete(base + path).get_json()["name"]
+    assert name.startswith(f"{names}/operations/")
+    operation = client.get(f"/v1/{name}").get_json()
+    assert operation["name"] == name
+    assert operation["done"] is True
+    assert operation["metadata"]["counter"] == {"success": "2"}
+    assert client.get(f"{base}/studies").get_json(force=True) == []
+    assert client.delete(base + path).status_code == 404
+
+
+def test_an_operation_that_never_was_is_not_found(client: FlaskClient) -> None:
+    response = client.get("/v1/projects/p/locations/l/datasets/d/operations/1")
+    assert response.status_code == 404
+
+
+def test_the_archive_says_that_it_is_healthy(client: FlaskClient) -> None:
+    assert client.get("/healthz").status_code == 200
+
+
+def test_storage_that_fails_is_unavailable_and_says_nothing_of_the_content(
+    client: FlaskClient, archive: Archive, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    incoming = tmp_path / "archive" / "incoming"
+    incoming.rmdir()
+    incoming.write_text("in the way")
+    response = client.post(f"{PLAIN}/studies", data=dicom_file(), content_type="application/dicom")
+    assert response.status_code == 503
+    assert response.get_json()["error"]["status"] == "UNAVAILABLE"
+    assert "Müller" not in caplog.text
+    assert archive.instances(STUDY) == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 404),
+        ("GET", "/dicomWeb", 404),
+        ("GET", "/dicomWeb/studies/", 404),
+        ("PUT", "/dicomWeb/studies", 405),
+        ("GET", "/v2/projects/p/locations/l/datasets/d/dicomStores/s/dicomWeb/studies", 404),
+        ("GET", "/dicomWeb/studies/..", 400),
+        ("GET", "/dicomWeb/studies/1.2/series/%2e%2e/instances/1.2", 400),
+        ("GET", "/dicomWeb/studies/..%2f..%2fetc", 404),
+        ("GET", "/dicomWeb/studies/1.2%00", 400),
+        ("GET", "/dicomWeb/studies/01.2", 400),
+        ("GET", "/dicomWeb/studies/" + "1." * 40, 400),
+        ("GET", "/dicomWeb/studies/%ff", 400),
+        ("DELETE", "/dicomWeb/studies/..", 400),
+        ("DELETE", "/dicomWeb/studies/.", 400),
+        ("DELETE", "/dicomWeb/studies/%2e%2e/series/%2e%2e", 400),
+        ("POST", "/dicomWeb/studies/..", 400),
+    ],
+)
+def test_an_odd_path_is_refused_in_the_form_of_google_s_errors(
+    client: FlaskClient, archive: Archive, tmp_path: Path, method: str, path: str, status: int
+) -> None:
+    put(archive, dicom_file())
+    (tmp_path / "kept").write_text("outside of the archive")
+    response = client.open(path, method=method)
+    envelope = response.get_json()["error"]
+    assert (response.status_code, envelope["code"]) == (status, status)
+    assert set(envelope) == {"code", "message", "status"}
+    assert archive.path(archive.instances(STUDY)[0].uids).read_bytes() == dicom_file()
+    assert (tmp_path / "kept").exists()
+
+
+_HEADER = st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=12)
+_TEXT = st.text(max_size=12) | st.sampled_from(["1.2", "..", "all", "limit", "PatientID", "-1"])
+
+
+@settings(
+    max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(
+    method=st.sampled_from(["GET", "DELETE", "POST", "HEAD"]),
+    steps=st.lists(
+        st.sampled_from(["studies", "series", "instances", "metadata", "frames", "rendered"])
+        | _TEXT,
+        max_size=7,
+    ),
+    query=st.dictionaries(_TEXT, _TEXT, max_size=3),
+    accept=_HEADER | st.sampled_from(['multipart/related; type="', "a/b;q=x", '"\\"\\']),
+)
+def test_no_request_breaks_the_archive(
+    client: FlaskClient, method: str, steps: list[str], query: dict[str, str], accept: str
+) -> None:
+    response = client.open(
+        f"{PLAIN}/{'/'.join(map(quote, steps))}",
+        method=method,
+        query_string=query,
+        headers={
+            "Accept": accept.encode("ascii", "replace")
+            .decode()
+            .replace("\n", " ")
+            .replace("\r", " ")
+        },
+    )
+    assert response.status_code < 500
+
+
+@pytest.mark.parametrize("host", ["", "a b", "<b>", "\u00e4", "[::1]:80", "x:y", "a/../b", ":"])
+def test_an_odd_host_header_does_not_break_the_archive(
+    client: FlaskClient, archive: Archive, host: str
+) -> None:
+    put(archive, dicom_file())
+    response = client.get(f"{PLAIN}/studies", headers={"Host": host})
+    assert response.status_code in {200, 400}
+
+
+def test_nothing_of_a_request_is_logged(
+    client: FlaskClient, archive: Archive, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    put(archive, dicom_file())
+    client.get(f"{PLAIN}/studies?PatientName=Geheim")
+    client.get(f"{PLAIN}/studies?PatientName=Geheim*")
+    client.post(
+        f"{PLAIN}/studies", data=dicom_file(PatientID="Geheim"), content_type="application/dicom"
+    )
+    assert "Geheim" not in caplog.text

@@ -1,0 +1,343 @@
+"""Retrieve: files, metadata, frames, bulk data and pictures, as they were stored."""
+
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from flask.testing import FlaskClient
+from PIL import Image
+from pydicom import Dataset, dcmread
+from pydicom.encaps import encapsulate
+from werkzeug.test import TestResponse
+
+from service.archive import Archive
+from service.dicom import multipart, part10
+from service.dicom.codestream import Codestream
+from service.dicom.json_model import to_json
+from service.dicomweb.bulk_data import BulkData, write
+from tests.archive_instances import (
+    BASELINE,
+    INSTANCE,
+    SERIES,
+    STUDY,
+    attributes,
+    client_of,
+    dicom_file,
+    jpeg,
+)
+from tests.jpegs import make_jpeg, picture
+
+PATH = f"/dicomWeb/studies/{STUDY}/series/{SERIES}/instances/{INSTANCE}"
+UNKNOWN = "1.2.840.10008.1.2.4.59"
+LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
+DICOM_PARTS = 'multipart/related; type="application/dicom"'
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Iterator[Archive]:
+    opened = Archive(tmp_path)
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def client(archive: Archive) -> FlaskClient:
+    return client_of(archive)
+
+
+def put(archive: Archive, *files: bytes) -> None:
+    for file in files:
+        archive.store([file], part10.decode(file))
+
+
+def get(client: FlaskClient, path: str = PATH, accept: str | None = None) -> TestResponse:
+    response = client.get(path, headers={"Accept": accept} if accept else {})
+    response.get_data()
+    response.close()
+    return response
+
+
+def bodies(response: TestResponse) -> list[bytes]:
+    assert response.status_code == 200
+    return [bytes(part.body) for part in multipart.decode(response.data, response.content_type)]
+
+
+def refusal(response: TestResponse) -> tuple[int, str]:
+    return response.status_code, response.get_json()["error"]["message"]
+
+
+def uncompressed(photometric: str, image: Image.Image, bits: int = 8) -> bytes:
+    """Return the file of an uncompressed picture."""
+    dataset = attributes(
+        PhotometricInterpretation=photometric,
+        SamplesPerPixel=len(image.getbands()),
+        Rows=image.height,
+        Columns=image.width,
+        BitsAllocated=bits,
+    )
+    pixels = BulkData("7FE00010", "OB", "", Codestream((image.tobytes(),)))
+    return b"".join(write(to_json(dataset), pixels, LITTLE_ENDIAN))
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        None,
+        "*/*",
+        f"{DICOM_PARTS}; transfer-syntax=*",
+        DICOM_PARTS + f"; transfer-syntax={BASELINE}",
+    ],
+)
+@pytest.mark.parametrize(
+    "path", [PATH, PATH.rpartition("/instances")[0], f"/dicomWeb/studies/{STUDY}"]
+)
+def test_instance_series_and_study_come_as_parts(
+    client: FlaskClient, archive: Archive, path: str, accept: str | None
+) -> None:
+    put(archive, dicom_file())
+    response = get(client, path, accept)
+    assert bodies(response) == [dicom_file()]
+    assert response.content_length == len(response.data)
+
+
+@pytest.mark.parametrize("syntax", ["*", BASELINE])
+def test_one_instance_comes_as_the_very_file(
+    client: FlaskClient, archive: Archive, syntax: str
+) -> None:
+    put(archive, dicom_file())
+    response = get(client, PATH, f"application/dicom; transfer-syntax={syntax}")
+    assert response.data == dicom_file()
+    assert response.content_type == f"application/dicom; transfer-syntax={BASELINE}"
+
+
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "application/dicom",
+        DICOM_PARTS,
+        f"application/dicom; transfer-syntax={LITTLE_ENDIAN}",
+        "application/dicom; transfer-syntax=*; q=0",
+        "image/jpeg",
+        "text/html",
+    ],
+)
+def test_a_transfer_syntax_that_would_need_transcoding_is_not_acceptable(
+    client: FlaskClient, archive: Archive, accept: str
+) -> None:
+    put(archive, dicom_file())
+    status, message = refusal(get(client, PATH, accept))
+    assert status == 406
+    assert f"application/dicom; transfer-syntax={BASELINE}" in message
+
+
+def test_explicit_little_endian_is_the_default_transfer_syntax(
+    client: FlaskClient, archive: Archive
+) -> None:
+    file = uncompressed("RGB", picture(4, 4))
+    put(archive, file)
+    assert get(client, PATH, "application/dicom").data == file
+
+
+def test_a_series_of_two_transfer_syntaxes_comes_only_as_it_is(
+    client: FlaskClient, archive: Archive
+) -> None:
+    files = [dicom_file(SOPInstanceUID="1.1"), dicom_file(syntax="1.2.840.10008.1.2.4.51")]
+    put(archive, *files)
+    path = f"/dicomWeb/studies/{STUDY}"
+    assert bodies(get(client, path, f"{DICOM_PARTS}; transfer-syntax=*")) == files
+    assert get(client, path, f"{DICOM_PARTS}; transfer-syntax={BASELINE}").status_code == 406
+
+
+def test_metadata_has_everything_but_the_pixels_for_which_it_has_urls(
+    client: FlaskClient, archive: Archive
+) -> None:
+    put(archive, dicom_file(), dicom_file(SOPInstanceUID="9.9"))
+    for path, expected in ((f"{PATH}/metadata", 1), (f"/dicomWeb/studies/{STUDY}/metadata", 2)):
+        response = get(client, path)
+        assert response.content_type == "application/dicom+json"
+        models = response.get_json(force=True)
+        assert len(models) == expected
+        pixels = models[0]["7FE00010"]
+        assert pixels == {"vr": "OB", "BulkDataURI": f"http://localhost{PATH}/bulkdata/7FE00010"}
+        assert Dataset.from_json(models[0], lambda *_: b"").PatientID == "P1"
+    xml = get(client, f"{PATH}/metadata", 'multipart/related; type="application/dicom+xml"')
+    assert b'<BulkData uri="http://localhost' in bodies(xml)[0]
+
+
+@pytest.mark.parametrize(
+    ("accept", "media_type"),
+    [
+        (None, "image/jpeg"),
+        ('multipart/related; type="image/jpeg"', "image/jpeg"),
+        (f'multipart/related; type="image/jpeg"; transfer-syntax={BASELINE}', "image/jpeg"),
+        ('multipart/related; type="image/*"', "image/jpeg"),
+        (
+            'multipart/related; type="application/octet-stream"; transfer-syntax=*',
+            "application/octet-stream",
+        ),
+    ],
+)
+@pytest.mark.parametrize("path", [f"{PATH}/frames/1", f"{PATH}/bulkdata/7FE00010"])
+def test_a_frame_is_the_codestream_that_came(
+    client: FlaskClient, archive: Archive, path: str, accept: str | None, media_type: str
+) -> None:
+    put(archive, dicom_file())
+    response = get(client, path, accept)
+    (part,) = multipart.decode(response.data, response.content_type)
+    assert bytes(part.body) == jpeg()
+    assert part.headers["content-type"] == f"{media_type}; transfer-syntax={BASELINE}"
+
+
+def test_one_frame_comes_without_parts_too(client: FlaskClient, archive: Archive) -> None:
+    put(archive, dicom_file())
+    response = get(client, f"{PATH}/frames/1", "image/jpeg")
+    assert response.data == jpeg()
+
+
+def test_frames_in_a_transfer_syntax_that_nobody_knows_come_as_octets(
+    client: FlaskClient, archive: Archive
+) -> None:
+    put(archive, dicom_file().replace(BASELINE.encode(), UNKNOWN.encode()))
+    response = get(client, f"{PATH}/frames/1", "*/*")
+    (part,) = multipart.decode(response.data, response.content_type)
+    assert part.headers["content-type"] == f"application/octet-stream; transfer-syntax={UNKNOWN}"
+    assert bytes(part.body) == jpeg()
+    assert get(client, f"{PATH}/rendered").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("frames", "status"),
+    [("2", 404), ("0", 400), ("1,x", 400), ("-1", 400), ("1,", 400), ("9999999999", 400)],
+)
+def test_frames_that_are_not_there_are_not_found(
+    client: FlaskClient, archive: Archive, frames: str, status: int
+) -> None:
+    put(archive, dicom_file())
+    assert refusal(get(client, f"{PATH}/frames/{frames}"))[0] == status
+
+
+@pytest.mark.parametrize("offsets", [True, False])
+def test_frames_of_a_multi_frame_image_come_one_by_one(
+    client: FlaskClient, archive: Archive, *, offsets: bool
+) -> None:
+    dataset = part10.decode(dicom_file(NumberOfFrames=3))
+    dataset.PixelData = encapsulate([jpeg(n) for n in range(3)], has_bot=offsets)
+    buffer = BytesIO()
+    dataset.save_as(buffer)
+    put(archive, buffer.getvalue())
+    assert bodies(get(client, f"{PATH}/frames/3,1")) == [jpeg(2), jpeg(0)]
+    assert bodies(get(client, f"{PATH}/bulkdata/7FE00010")) == [jpeg(n) for n in range(3)]
+
+
+def test_bulk_data_is_found_by_its_path(client: FlaskClient, archive: Archive) -> None:
+    icon = Dataset()
+    icon.add_new(0x7FE00010, "OB", b"icon")
+    put(archive, dicom_file(IconImageSequence=[icon], EncapsulatedDocument=b"%PDF"))
+    (model,) = get(client, f"{PATH}/metadata").get_json(force=True)
+    uris = [model["00420011"], model["00880200"]["Value"][0]["7FE00010"]]
+    values = [get(client, uri["BulkDataURI"], "application/octet-stream").data for uri in uris]
+    assert values == [b"%PDF", b"icon"]
+
+
+@pytest.mark.parametrize(
+    "where", ["00420011", "00100020", "x", "00880200/1", "00880200/1/7FE00010", "0/../..", "%2e%2e"]
+)
+def test_bulk_data_that_is_not_there_is_not_found(
+    client: FlaskClient, archive: Archive, where: str
+) -> None:
+    put(archive, dicom_file())
+    assert get(client, f"{PATH}/bulkdata/{where}").status_code == 404
+
+
+def test_a_rendered_baseline_jpeg_is_the_stored_one(client: FlaskClient, archive: Archive) -> None:
+    put(archive, dicom_file())
+    response = get(client, f"{PATH}/rendered", "image/*")
+    assert response.content_type == "image/jpeg"
+    assert response.data == jpeg()
+
+
+def near(shown: bytes, expected: Image.Image, tolerance: int) -> bool:
+    image = Image.open(BytesIO(shown))
+    assert image.size == expected.size
+    differences = zip(image.tobytes(), expected.tobytes(), strict=True)
+    return max(abs(one - other) for one, other in differences) <= tolerance
+
+
+def test_a_rendered_rgb_jpeg_shows_its_colours_without_the_data_set(
+    client: FlaskClient, archive: Archive
+) -> None:
+    # Components numbered 1, 2, 3 and no Adobe marker: nothing in the codestream says RGB.
+    codestream = make_jpeg(keep_rgb=True, quality=95)
+    for one, letter in ((1, b"R"), (2, b"G"), (3, b"B")):
+        codestream = codestream.replace(letter + b"\x11\x00", bytes((one,)) + b"\x11\x00")
+        codestream = codestream.replace(letter + b"\x00", bytes((one,)) + b"\x00", 1)
+    anonymous = part10.encode(
+        attributes(PhotometricInterpretation="RGB"),
+        Codestream((codestream,)),
+        BASELINE,
+    )
+    put(archive, b"".join(anonymous))
+    shown = get(client, f"{PATH}/rendered", "image/jpeg").data
+    assert near(shown, picture(64, 48), 40)
+
+
+@pytest.mark.parametrize("photometric", ["RGB", "MONOCHROME2", "MONOCHROME1"])
+def test_uncompressed_images_are_rendered_as_png(
+    client: FlaskClient, archive: Archive, photometric: str
+) -> None:
+    image = picture(20, 10, "RGB" if photometric == "RGB" else "L")
+    put(archive, uncompressed(photometric, image))
+    shown = get(client, f"{PATH}/rendered", "image/png")
+    assert shown.content_type == "image/png"
+    expected = image.point(lambda value: 255 - value) if photometric == "MONOCHROME1" else image
+    assert near(shown.data, expected, 0)
+
+
+def test_a_viewport_makes_a_picture_fit(client: FlaskClient, archive: Archive) -> None:
+    put(archive, dicom_file())
+    response = get(client, f"{PATH}/rendered?viewport=32,32")
+    assert Image.open(BytesIO(response.data)).size == (32, 24)
+
+
+@pytest.mark.parametrize("viewport", ["", "32", "0,1", "x,1", "10001,1", "1,1,1"])
+def test_a_viewport_that_is_none_is_refused(
+    client: FlaskClient, archive: Archive, viewport: str
+) -> None:
+    put(archive, dicom_file())
+    assert refusal(get(client, f"{PATH}/rendered?viewport={viewport}"))[0] == 400
+
+
+def test_an_image_that_cannot_be_decoded_is_not_rendered(
+    client: FlaskClient, archive: Archive
+) -> None:
+    put(archive, uncompressed("RGB", picture(4, 4), bits=16))
+    assert refusal(get(client, f"{PATH}/rendered")) == (
+        406,
+        "the stored image can't be decoded to be rendered",
+    )
+
+
+@pytest.mark.parametrize("what", ["rendered", "frames/1", "bulkdata/7FE00010"])
+def test_an_instance_without_pixels_has_no_picture(
+    client: FlaskClient, archive: Archive, what: str
+) -> None:
+    dataset = part10.decode(dicom_file())
+    del dataset.PixelData
+    buffer = BytesIO()
+    dataset.save_as(buffer)
+    put(archive, buffer.getvalue())
+    assert refusal(get(client, f"{PATH}/{what}"))[0] == 404
+
+
+@pytest.mark.parametrize("what", ["", "/metadata", "/rendered", "/frames/1", "/bulkdata/7FE00010"])
+def test_what_is_not_stored_is_not_found(client: FlaskClient, what: str) -> None:
+    response = get(client, PATH + what)
+    assert response.status_code == 404
+    assert response.get_json()["error"]["status"] == "NOT_FOUND"
+
+
+def test_pydicom_reads_what_is_retrieved(client: FlaskClient, archive: Archive) -> None:
+    put(archive, dicom_file())
+    (body,) = bodies(get(client))
+    assert dcmread(BytesIO(body)).PatientName == "Müller^José"
