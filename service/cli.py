@@ -54,6 +54,9 @@ def serve() -> None:
     """Run the service, and the embedded archive where DICOMWEB_URL is not set."""
     current = settings.load()
     assemble.rules(current)  # what would keep every worker from starting is told once, here
+    taken = processes.ports_in_use(current)
+    if taken:
+        raise BadSettings([f"{name}: {port} is another program's" for name, port in taken.items()])
     command = processes.service_command(current)
     click.echo(
         f"jpegstow {__version__}: uploads at http://{current.host}:{current.port}/v1/instances"

@@ -1,8 +1,10 @@
 """The processes of `jpegstow serve`: gunicorn for the service, gunicorn for the archive."""
 
 import ctypes
+import errno
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -38,9 +40,33 @@ def archive_command(settings: Settings) -> list[str]:
 
 def _gunicorn(bind: str) -> list[str]:
     command = [sys.executable, "-m", "gunicorn", "--bind", bind, "--worker-class", "gthread"]
-    command += ["--graceful-timeout", str(GRACE), "--log-level", "warning", "--no-control-socket"]
+    command += ["--graceful-timeout", str(GRACE), "--no-control-socket"]
+    # Its warnings quote malformed requests, whose query may hold a patient's name.
+    command += ["--log-level", "error"]
     # A worker's heartbeat is a file that it touches; on a disk that can stall it.
     return command + (["--worker-tmp-dir", "/dev/shm"] if Path("/dev/shm").is_dir() else [])  # noqa: S108
+
+
+def ports_in_use(settings: Settings) -> dict[str, int]:
+    """Return, by setting, the ports that the processes would bind and that are another's.
+
+    An archive that can't bind its port would go unnoticed where another answers there already.
+    """
+    wanted = {"PORT": (settings.host, settings.port)}
+    if settings.embedded:
+        wanted["ARCHIVE_PORT"] = ("127.0.0.1", settings.archive_port)
+    return {name: port for name, (host, port) in wanted.items() if _in_use(host, port)}
+
+
+def _in_use(host: str, port: int) -> bool:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            return error.errno == errno.EADDRINUSE
+    return False
 
 
 def _bracketed(host: str) -> str:

@@ -47,6 +47,7 @@ def uploads(request: Request, default_template: str, max_images: int) -> list[Up
         If the body is of a type that can't hold an image.
     """
     images = _images(request)
+    fields = _fields(request)
     if not images:
         raise BadRequest(
             "the request holds no image",
@@ -59,7 +60,6 @@ def uploads(request: Request, default_template: str, max_images: int) -> list[Up
             reason="too-many-images",
             mend="send several requests, or raise MAX_IMAGES",
         )
-    fields = _fields(request)
     template = _one(fields.pop("template", None), "template") or default_template
     said = _attributes(fields, len(images))
     key = _idempotency_key(request)
@@ -80,6 +80,8 @@ def _images(request: Request) -> list[bytes]:
         return [_bytes(file.stream) for file in request.files.getlist("image")]
     if request.mimetype.startswith(_RAW_TYPES) or not request.mimetype:
         image = request.get_data(cache=False)
+        # Where no length was announced Werkzeug cuts at the limit, and tells only who reads on.
+        request.stream.read(1)
         return [image] if image else []
     raise NotAJpeg(
         f"a body of type {_shown_type(request.mimetype)} can't hold a JPEG",

@@ -52,12 +52,15 @@ def store_url_of(value: str) -> str:
     """Return a DICOMweb base URL without what people append to it; ValueError for none."""
     if not value:
         return ""
-    url = urlsplit(value)
-    if url.scheme not in {"http", "https"} or not url.hostname:
-        raise ValueError("it isn't an http or https URL")
-    if url.username or url.query or url.fragment:
+    if re.search(r"[@?#]", value):
         raise ValueError("it holds credentials, a query or a fragment")
-    _ = url.port  # raises ValueError where it is none
+    try:
+        url = urlsplit(value)
+        sound = url.scheme in {"http", "https"} and url.hostname and url.port != 0
+    except ValueError:  # its text would quote the URL
+        sound = False
+    if not sound:
+        raise ValueError("it isn't an http or https URL")
     return value.rstrip("/").removesuffix("/studies")
 
 

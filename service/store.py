@@ -1,8 +1,8 @@
 """Any DICOMweb server as a store: one outgoing call, one map of its failures."""
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -18,6 +18,7 @@ from service.settings import LOOPBACK, Settings
 
 MAX_ANSWER = 4 * 1024 * 1024  # bytes; some 5,000 instances in one answer
 
+_BLOCK = 262_144  # bytes
 _ANY_SYNTAX = "application/dicom; transfer-syntax=*"
 _INSTANCE = f'multipart/related; type="application/dicom"; transfer-syntax=*, {_ANY_SYNTAX}'
 
@@ -55,6 +56,8 @@ class DicomwebStore:
         answer = self._call("GET", "/studies?limit=1", {"Accept": "application/dicom+json"})
         if isinstance(answer, Unavailable):
             return answer.reason
+        if answer[0] == 204:  # nothing found
+            return ""
         verdict = stow.read_status(*answer)
         return verdict.reason if isinstance(verdict, Unavailable) else ""
 
@@ -136,7 +139,7 @@ class DicomwebStore:
         with self._session.request(
             method,
             url,
-            data=payload,  # type: ignore[arg-type] # memoryviews are sent as well as bytes
+            data=_Blocks(payload) if payload else None,  # type: ignore[arg-type] # memoryviews too
             headers=headers,
             timeout=self._timeouts,
             stream=True,
@@ -160,6 +163,25 @@ class DicomwebStore:
             if time.monotonic() > deadline:
                 raise requests.ReadTimeout
         return bytes(body)
+
+
+@dataclass(frozen=True, slots=True)
+class _Blocks:
+    """A payload in small blocks, since the connect timeout bounds the sending of each one.
+
+    As one block, a large picture would have to pass a thin line within that timeout.
+    """
+
+    payload: Payload
+
+    def __len__(self) -> int:
+        return len(self.payload)
+
+    def __iter__(self) -> Iterator[memoryview]:
+        for piece in self.payload:
+            view = memoryview(piece)
+            for start in range(0, len(view), _BLOCK):
+                yield view[start : start + _BLOCK]
 
 
 def _is_unsupported(verdicts: Mapping[str, Verdict]) -> bool:

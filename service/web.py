@@ -6,11 +6,12 @@ from http import HTTPStatus
 from typing import Any, Final
 
 from flask import Flask, Response, json, request
+from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from service import __version__, telemetry
 from service.dicom.outcome import Rejected, Stored, Unavailable
-from service.errors import JpegstowError
+from service.errors import BadRequest, JpegstowError
 from service.ingest import Described, Result, Rules, ingest
 from service.receive import UploadRequest, uploads
 from service.settings import Settings
@@ -54,6 +55,7 @@ def create_app(rules: Rules, store: DicomwebStore, settings: Settings) -> Flask:
 
     app.register_error_handler(JpegstowError, _refused)
     app.register_error_handler(HTTPException, _http_error)
+    app.register_error_handler(ParseException, _broken_body)
     app.register_error_handler(Exception, _unforeseen)
     return app
 
@@ -162,6 +164,11 @@ def _http_error(error: HTTPException) -> Response:
         response.headers["Allow"] = allow
     telemetry.log("WARNING", "request refused", reason=kind[0], status=status)
     return response
+
+
+def _broken_body(_: ParseException) -> Response:
+    """Answer a body whose chunks aren't such; gunicorn finds out while it is read."""
+    return _refused(BadRequest("the chunks of the request's body are malformed"))
 
 
 def _unforeseen(error: Exception) -> Response:

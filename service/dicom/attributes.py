@@ -71,6 +71,7 @@ OWN: Final = frozenset({"SpecificCharacterSet", "SOPInstanceUID", "InstanceCoerc
 
 FORBIDDEN_TO_CALLERS: Final = IMAGE_FACTS | OWN | {"SOPClassUID"}
 FORBIDDEN_TO_TEMPLATES: Final = IMAGE_FACTS | OWN | {"StudyInstanceUID", "SeriesInstanceUID"}
+_FORBIDDEN_IN_ITEMS = frozenset({"SpecificCharacterSet"})
 
 _WHY = {
     **dict.fromkeys(IMAGE_FACTS, "it is read from the JPEG and can't be set"),
@@ -95,7 +96,7 @@ def parse(
         (sequences), or None, "" and [] for an attribute without a value. The elements of the
         DICOM JSON model are ``{"vr": ..., "Value": [...]}`` (PS3.18 F.2.2).
     forbidden
-        Keywords that are refused at the top level.
+        Keywords that are refused; in the items of sequences, only the character set.
     path
         Where the data set stands, for errors: ``AnatomicRegionSequence[1].``
 
@@ -108,7 +109,7 @@ def parse(
     for name, value in model.items():
         tag, keyword, vr = _look_up(name, path)
         where = path + keyword
-        if keyword in forbidden and not path:
+        if keyword in forbidden:
             raise BadAttribute("the attribute is not the caller's", where=where, mend=_why(keyword))
         if tag in dataset:
             raise BadAttribute("the attribute is given twice", where=where)
@@ -126,10 +127,11 @@ def _look_up(name: str, path: str) -> tuple[BaseTag, str, str]:
     """Return tag, keyword and VR of a keyword or of eight hexadecimal digits."""
     if re.fullmatch(r"[0-9A-Fa-f]{8}", name):
         tag = BaseTag(int(name, 16))
-    elif name in keyword_dict:
+    elif name and name in keyword_dict:  # some retired attributes have no keyword
         tag = BaseTag(keyword_dict[name])
     else:
-        near = difflib.get_close_matches(name[:64], keyword_dict, 1) if len(name) <= 64 else []
+        short = 0 < len(name) <= 64
+        near = difflib.get_close_matches(name, keyword_dict, 1) if short else []
         mend = f"did you mean {near[0]}?" if near else "use a keyword of the DICOM data dictionary"
         shown = name if re.fullmatch(r"[A-Za-z0-9]{1,64}", name) else "the given name"
         raise BadAttribute(
@@ -138,7 +140,8 @@ def _look_up(name: str, path: str) -> tuple[BaseTag, str, str]:
             where=path + shown,
             mend=mend,
         )
-    if tag.group in _FORBIDDEN_GROUPS or tag.element == 0 or not dictionary_has_tag(tag):
+    known = dictionary_has_tag(tag) and dictionary_keyword(tag)
+    if tag.group in _FORBIDDEN_GROUPS or tag.element == 0 or not known:
         raise BadAttribute(
             "the attribute isn't in the data dictionary, or isn't the caller's to set",
             reason="unknown-keyword",
@@ -190,7 +193,7 @@ def _items(value: Any, where: str) -> list[Dataset]:
         raise BadAttribute("a sequence is a list of objects", where=where)
     if where.count("[") >= MAX_DEPTH:
         raise BadAttribute(f"sequences are nested more than {MAX_DEPTH} deep", where=where)
-    return [parse(item, frozenset(), f"{where}[{n}].") for n, item in enumerate(items, 1)]
+    return [parse(item, _FORBIDDEN_IN_ITEMS, f"{where}[{n}].") for n, item in enumerate(items, 1)]
 
 
 def multiplicity(vm: str) -> tuple[int, float]:

@@ -211,12 +211,12 @@ def _rewritten(header: JpegHeader, baseline: bool, identifiers: dict[int, int]) 
 
 def _joined(pieces: list[Buffer]) -> Iterator[Buffer]:
     """Join the runs of headers between the scans' bytes."""
-    headers = b""
+    headers: list[Buffer] = []
     for piece in pieces:
         if isinstance(piece, bytes):
-            headers += piece
+            headers.append(piece)
         else:
-            yield headers
+            yield b"".join(headers)
             yield piece
-            headers = b""
-    yield headers
+            headers = []
+    yield b"".join(headers)

@@ -55,6 +55,7 @@ MAX_SEGMENTS: Final = 20_000
 _STANDALONE = frozenset({0x01, SOI, EOI, *range(0xD0, 0xD8)})
 _MARKER_IN_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7]")
 _LS_MARKER_IN_SCAN = re.compile(rb"\xff[\x80-\xff]")  # T.87 stuffs a bit, not a byte
+_NOT_FILL = re.compile(rb"[^\xff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,13 +187,12 @@ def inspect(data: bytes) -> JpegHeader:
         scan; `where` is the byte offset.
     """
     check_magic(data)
-    segments, complete = _walk(data)
+    segments, end = _walk(data)
     frame = _frame(segments)
     scan = next((s for s in segments if s.marker == SOS), None)
     if scan is None:
         raise DamagedJpeg("the JPEG ends before its first scan", reason="truncated")
     precision, rows, columns, components = _frame_header(data, frame)
-    end = segments[-1].scan_end + (2 if complete else 0)
     return JpegHeader(
         process=frame.marker,
         precision=precision,
@@ -206,36 +206,31 @@ def inspect(data: bytes) -> JpegHeader:
         tags=_tags(data, segments),
         icc_profile=_icc_profile(data, segments),
         segments=segments,
-        complete=complete,
-        end=end,
+        complete=end is not None,
+        end=len(data) if end is None else end,
         size=len(data),
     )
 
 
-def _walk(data: bytes) -> tuple[tuple[Segment, ...], bool]:
-    """Return the segments between SOI and EOI, and whether there was an EOI."""
+def _walk(data: bytes) -> tuple[tuple[Segment, ...], int | None]:
+    """Return the segments between SOI and EOI, and the offset behind EOI, None without one."""
     segments: list[Segment] = []
+    marker_in_scan = _MARKER_IN_SCAN
     position = 2
     while (start := _marker(data, position, segments)) is not None:
         marker = data[start + 1]
         if marker == EOI:
-            return _ended(segments, start), True
-        segment = _segment(data, start, segments)
+            return tuple(segments), start + 2
+        segment = _segment(data, start, marker_in_scan)
         if len(segments) >= MAX_SEGMENTS:
             raise _damaged(f"there are more than {MAX_SEGMENTS} segments", start)
+        if marker == SOF55:
+            marker_in_scan = _LS_MARKER_IN_SCAN
         segments.append(segment)
         position = segment.scan_end
     if not any(segment.marker == SOS for segment in segments):
         raise DamagedJpeg("the JPEG ends before its first scan", reason="truncated")
-    return tuple(segments), False
-
-
-def _ended(segments: list[Segment], end: int) -> tuple[Segment, ...]:
-    """Let the last segment reach up to EOI, over any fill bytes."""
-    if segments and segments[-1].marker != SOS:
-        last = segments.pop()
-        segments.append(Segment(last.marker, last.start, last.end, end))
-    return tuple(segments)
+    return tuple(segments), None
 
 
 def _marker(data: bytes, position: int, segments: list[Segment]) -> int | None:
@@ -244,11 +239,10 @@ def _marker(data: bytes, position: int, segments: list[Segment]) -> int | None:
         return None
     if data[position] != 0xFF:
         raise _damaged("bytes stand between two segments", position, reason="garbage")
-    start = position
-    while start < len(data) and data[start] == 0xFF:
-        start += 1
-    if start >= len(data):
+    behind_fill = _NOT_FILL.search(data, position)
+    if not behind_fill:
         return None
+    start = behind_fill.start()
     marker = data[start]
     if marker in _STANDALONE and marker != EOI:
         name = "a second SOI" if marker == SOI else f"marker FF{marker:02X}"
@@ -258,7 +252,7 @@ def _marker(data: bytes, position: int, segments: list[Segment]) -> int | None:
     return start - 1
 
 
-def _segment(data: bytes, start: int, segments: list[Segment]) -> Segment:
+def _segment(data: bytes, start: int, marker_in_scan: re.Pattern[bytes]) -> Segment:
     marker = data[start + 1]
     if start + 4 > len(data):
         raise DamagedJpeg("the JPEG ends within a segment", reason="truncated", where=_at(start))
@@ -270,8 +264,7 @@ def _segment(data: bytes, start: int, segments: list[Segment]) -> Segment:
         raise DamagedJpeg("the JPEG ends within a segment", reason="truncated", where=_at(start))
     if marker != SOS:
         return Segment(marker, start, end, end)
-    is_ls = any(segment.marker == SOF55 for segment in segments)
-    found = (_LS_MARKER_IN_SCAN if is_ls else _MARKER_IN_SCAN).search(data, end)
+    found = marker_in_scan.search(data, end)
     return Segment(marker, start, end, found.start() if found else len(data))
 
 

@@ -1,9 +1,11 @@
 """The DICOM JSON model (PS3.18 Annex F) to and from pydicom data sets."""
 
 import json
+import re
 from typing import Any
 
 from pydicom import DataElement, Dataset
+from pydicom.valuerep import STANDARD_VR
 
 JsonObject = dict[str, Any]
 
@@ -47,10 +49,18 @@ def _element(tag: str, element: JsonObject) -> DataElement:
     if vr == "SQ":
         items = [from_json(item or {}) for item in values or []]
         return DataElement(int(tag, 16), "SQ", items)
-    if len(tag) != 8 or not isinstance(vr, str):
+    if len(tag) != 8 or vr not in STANDARD_VR or not _is_sound(vr, values or []):
         raise ValueError(tag)
     key = next((key for key in ("Value", "InlineBinary") if key in element), None)
     return DataElement.from_json(Dataset, tag, vr, element.get(key) if key else "", key)
+
+
+def _is_sound(vr: str, values: list[Any]) -> bool:
+    """Check what pydicom would only warn of, quoting the values."""
+    given = [value for value in values if value is not None]
+    if vr == "AT":
+        return all(re.fullmatch(r"[0-9A-Fa-f]{8}", value) for value in given)
+    return vr != "PN" or all(isinstance(value, dict) for value in given)
 
 
 def _without_empty(model: JsonObject) -> JsonObject:

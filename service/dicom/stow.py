@@ -181,7 +181,7 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
         return float(value)
     try:
         wait = parsedate_to_datetime(value) - parsedate_to_datetime(headers.get("date", ""))
-    except (TypeError, ValueError):
+    except (OverflowError, TypeError, ValueError):
         return None
     return max(0.0, wait.total_seconds())
 
@@ -195,7 +195,7 @@ def _answer(body: bytes) -> dict[str, Any]:
             model = model[0] if isinstance(model, list) and model else model
             return model if isinstance(model, dict) else {}
         # A document type could define entities that unfold without end.
-        if start == b"<" and b"<!DOCTYPE" not in body:
+        if start == b"<" and b"<!DOCTYPE" not in body.replace(b"\0", b""):  # UTF-16 has zeros
             return _from_xml(ET.fromstring(body))  # noqa: S314 - no document type, see above
     except (ValueError, RecursionError, ET.ParseError):
         pass
