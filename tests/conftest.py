@@ -1,0 +1,45 @@
+"""Fixtures for resources, and the last word on which judges were missing."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.judges import missing_tools
+from tests.peers import Orthanc
+
+
+@pytest.fixture(scope="session")
+def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+    """Run one Orthanc, without credentials, for all tests that ask for it."""
+    with Orthanc(tmp_path_factory.mktemp("orthanc")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def corpus() -> list[Path]:
+    """List the real JPEGs in the folder that JPEGSTOW_CORPUS names."""
+    folder = os.environ.get("JPEGSTOW_CORPUS")
+    if not folder:
+        pytest.skip("JPEGSTOW_CORPUS names no folder of real JPEGs")
+    files = sorted(path for path in Path(folder).rglob("*") if path.suffix.lower() in _SUFFIXES)
+    assert files, f"{folder} holds no JPEG"
+    return files
+
+
+_SUFFIXES = {".jpg", ".jpeg", ".jpe", ".mpo"}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let pytest-xdist run all tests of one Orthanc in one process, so that one is started."""
+    for item in items:
+        if "orthanc" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("orthanc"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Name the judges that are missing."""
+    for tool in missing_tools():
+        terminalreporter.write_line(f"missing: {tool}", yellow=True)

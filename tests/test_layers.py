@@ -1,0 +1,75 @@
+"""Imports point one way, as the table says; dicom/ is bytes in, values out."""
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+SERVICE = Path(__file__).parents[1] / "service"
+LEAVES = {"errors", "settings", "telemetry"}
+LINE = LEAVES | {"dicom", "ingest"}
+MAY_IMPORT = {
+    "__init__": set(),
+    "__main__": {"cli"},
+    "errors": set(),
+    "settings": {"errors"},
+    "telemetry": {"errors", "settings"},
+    "dicom": {"errors", "dicom"},
+    "ingest": LINE,
+    "store": LINE | {"store"},
+    "archive": LEAVES | {"dicom", "archive"},
+    "retry": LINE | {"retry"},
+    "gcp": LINE | {"retry", "gcp"},
+    "assemble": LINE | {"store", "archive", "retry", "gcp"},
+    "receive": LINE,
+    "web": LINE | {"store", "retry", "assemble", "receive", "web"},
+    "processes": {"settings"},
+    "sending": LINE | {"store", "sending"},
+    "dicomweb": LEAVES | {"dicom", "archive", "dicomweb"},
+    "wsgi": LEAVES | {"assemble", "web", "archive", "dicomweb"},
+}
+MAY_IMPORT["cli"] = set(MAY_IMPORT)
+NETWORK = {"asyncio", "http", "logging", "socket", "urllib"}
+MACHINE = {"os", "pathlib", "shutil", "sqlite3", "subprocess", "tempfile"}
+CLOCK_AND_CHANCE = {"random", "secrets", "time"}
+IMPURE = NETWORK | MACHINE | CLOCK_AND_CHANCE
+PURE = sys.stdlib_module_names - IMPURE | {"service", "pydicom"}
+
+
+def test_imports_point_one_way() -> None:
+    files = sorted(SERVICE.rglob("*.py"))
+    layers = {file.relative_to(SERVICE).parts[0].removesuffix(".py") for file in files}
+    assert layers - set(MAY_IMPORT) == set(), "a new module needs its place in the table"
+    found = [b for file in files for b in breaches(file.relative_to(SERVICE), file.read_text())]
+    assert found == []
+
+
+def test_a_breach_is_found_with_its_file_and_line() -> None:
+    source = (
+        "import json\nfrom service.store import send\ndef late():\n    import PIL, os\nimport PIL\n"
+    )
+    assert list(breaches(Path("dicom/jpeg.py"), source)) == [
+        "service/dicom/jpeg.py:2 imports service.store.send",
+        "service/dicom/jpeg.py:5 imports PIL",
+        "service/dicom/jpeg.py:4 imports os",
+    ]
+
+
+def breaches(path: Path, source: str) -> Iterator[str]:
+    layer = path.parts[0].removesuffix(".py")
+    allowed = MAY_IMPORT[layer] | {"__version__"}
+    for line, column, name in imports(ast.parse(source)):
+        package, module = [*name.split("."), "__version__"][:2]
+        # Pillow decodes: it is slow to import, and needed for odd pictures only.
+        pure = package in PURE or (package == "PIL" and column > 0)
+        inward = package != "service" or module in allowed
+        if not inward or (layer == "dicom" and not pure):
+            yield f"service/{path}:{line} imports {name}"
+
+
+def imports(tree: ast.Module) -> Iterator[tuple[int, int, str]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            prefix = f"{node.module}." if isinstance(node, ast.ImportFrom) else ""
+            for alias in node.names:
+                yield node.lineno, node.col_offset, prefix + alias.name
