@@ -221,20 +221,23 @@ def send(
     """
     current = settings.load()
     if url:
-        current = replace(current, dicomweb_url=settings.store_url_of(url))
+        current = replace(current, dicomweb_url=_checked_url(url))
     said = sending.parse_settings(describing["pairs"], describing["metadata"])
-    items = [sending.Item(path, said) for path in sending.find(files)]
-    items = [
-        sending.Item(item.path, {} if item.path.suffix.lower() in sending.DICOM_SUFFIXES else said)
-        for item in items
-    ]
-    for item in sending.read_manifest(manifest) if manifest else []:
-        items.append(sending.Item(item.path, {**said, **item.said}))
+    found = [sending.Item(path, {}) for path in sending.find(files)]
+    listed = sending.read_manifest(manifest) if manifest else []
+    items = [sending.with_shared(item, said) for item in (*found, *listed)]
     if not items:
         raise click.UsageError("nothing to send: give a PATH, or --manifest")
     name = describing["template_name"] or current.default_template
     one = sending.sender(assemble.rules(current), assemble.store(current), name)
     sys.exit(_summary(_with_progress(sending.send_all(items, one, jobs), len(items))))
+
+
+def _checked_url(url: str) -> str:
+    try:
+        return settings.store_url_of(url)
+    except ValueError as error:
+        raise BadSettings([f"--url: {error}"]) from error
 
 
 def _with_progress(sent: Iterable[sending.Sent], total: int) -> Iterable[sending.Sent]:

@@ -66,12 +66,13 @@ def read_manifest(path: Path) -> list[Item]:
     """
     with path.open(encoding="utf-8-sig", newline="") as file:
         rows = csv.DictReader(file, strict=True)
-        if "path" not in (rows.fieldnames or ()):
-            raise BadRequest("the manifest has no column named path", where=str(path))
         try:
+            if "path" not in (rows.fieldnames or ()):
+                raise BadRequest("the manifest has no column named path", where=str(path))
             return [_manifest_item(path, rows.line_num, row) for row in rows]
-        except csv.Error as error:
-            raise BadRequest("the manifest isn't CSV", where=f"{path}:{rows.line_num}") from error
+        except (csv.Error, UnicodeDecodeError) as error:
+            where = f"{path}:{rows.line_num}"
+            raise BadRequest("the manifest isn't CSV in UTF-8", where=where) from error
 
 
 def _manifest_item(manifest: Path, line: int, row: dict[str, Any]) -> Item:
@@ -79,6 +80,12 @@ def _manifest_item(manifest: Path, line: int, row: dict[str, Any]) -> Item:
         raise BadRequest("the row doesn't fit the heading", where=f"{manifest}:{line}")
     said = {name: value for name, value in row.items() if name != "path" and value != ""}
     return Item(manifest.parent / row["path"], said)
+
+
+def with_shared(item: Item, said: Mapping[str, Any]) -> Item:
+    """Add what is said of all files; an item's own wins, and a ready DICOM file takes none."""
+    ready = item.path.suffix.lower() in DICOM_SUFFIXES
+    return item if ready else Item(item.path, {**said, **item.said})
 
 
 def parse_settings(pairs: Sequence[str], metadata: Path | None) -> dict[str, Any]:

@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Sequence
+from contextlib import suppress
+from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -21,6 +23,7 @@ PROBLEM: Final = "application/problem+json"
 
 _RETRY_AFTER: Final = 30  # seconds, where the store named none
 _MAX_FORM_PARTS: Final = 1000
+_PATIENCE: Final = 10.0  # seconds that a refused request may go on
 
 Answer = dict[str, Any]
 
@@ -52,6 +55,11 @@ def create_app(rules: Rules, store: DicomwebStore, settings: Settings) -> Flask:
         checks = {"store": reason or "ok"}
         status = HTTPStatus.SERVICE_UNAVAILABLE if reason else HTTPStatus.OK
         return _json({"status": "unavailable" if reason else "ok", "checks": checks}, status)
+
+    @app.after_request
+    def read_on(response: Response) -> Response:
+        response.call_on_close(partial(_discard_body, request.environ))
+        return response
 
     app.register_error_handler(JpegstowError, _refused)
     app.register_error_handler(HTTPException, _http_error)
@@ -169,6 +177,22 @@ def _http_error(error: HTTPException) -> Response:
 def _broken_body(_: ParseException) -> Response:
     """Answer a body whose chunks aren't such; gunicorn finds out while it is read."""
     return _refused(BadRequest("the chunks of the request's body are malformed"))
+
+
+def _discard_body(environ: dict[str, Any]) -> None:
+    """Read what is left of a request's body once it is answered, within bounds.
+
+    A server that closes while its client still sends makes the kernel reset the connection, and
+    the client may then never see the answer that told it to stop.
+    """
+    if "gunicorn.socket" in environ:
+        environ["gunicorn.socket"].settimeout(_PATIENCE)
+    body = environ["wsgi.input"]
+    end = time.monotonic() + _PATIENCE
+    # What is broken or gone has nothing to be read.
+    with suppress(OSError, ValueError, ParseException):
+        while body.read(65_536) and time.monotonic() < end:
+            pass
 
 
 def _unforeseen(error: Exception) -> Response:

@@ -9,6 +9,9 @@ from pydicom.valuerep import STANDARD_VR
 
 JsonObject = dict[str, Any]
 
+# What pydicom raises for a model that isn't one.
+_BROKEN = (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError)
+
 BINARY = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 
 
@@ -38,8 +41,9 @@ def from_json(model: JsonObject) -> Dataset:
     for tag, element in model.items():
         try:
             dataset.add(_element(tag, element))
-        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
-            raise ValueError(f"attribute {tag[:8]!r} isn't in the DICOM JSON model") from error
+        except _BROKEN as error:
+            detail = f"attribute {tag[:8]!r} isn't in the DICOM JSON model: its VR or its values"
+            raise ValueError(detail) from error
     return dataset
 
 

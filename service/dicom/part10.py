@@ -21,6 +21,8 @@ IMPLEMENTATION_VERSION_NAME = "JPEGSTOW"
 #   group elem  "OB" 0000  length    item tag  length 0
 _PIXEL_DATA = bytes.fromhex("e07f1000 4f420000 ffffffff feff00e0 00000000")
 _ITEM = struct.Struct("<HHI")
+_DEFLATED = b"1.2.840.10008.1.2.1.99"
+_META = 4096  # bytes; where the file meta information names its transfer syntax
 _END = bytes.fromhex("feffdde0 00000000")
 
 
@@ -56,8 +58,11 @@ def decode(data: Buffer) -> Dataset:
     Raises
     ------
     BadRequest
-        If the bytes aren't a DICOM file that pydicom can read whole.
+        If the bytes aren't a DICOM file that pydicom can read whole, or are deflated: pydicom
+        inflates without a bound.
     """
+    if _DEFLATED in bytes(data[128:_META]):
+        raise BadRequest("deflated DICOM files aren't taken", reason="deflated")
     try:
         dataset = dcmread(BytesIO(data))
         for _ in dataset.iterall():  # reads every deferred value, so that none fails later
@@ -66,6 +71,8 @@ def decode(data: Buffer) -> Dataset:
         raise BadRequest("the bytes aren't a whole DICOM file", reason="not-dicom") from error
     except Exception as error:  # pydicom raises whatever it meets: struct, Unicode, key errors
         raise BadRequest("the DICOM file is malformed", reason="not-dicom") from error
+    if not dataset:  # all that pydicom leaves of a file that ends within an element
+        raise BadRequest("the bytes aren't a whole DICOM file", reason="not-dicom")
     return dataset
 
 
@@ -75,14 +82,14 @@ def holds(stored: Dataset, dataset: Dataset, codestream: Codestream) -> bool:
     A store may have added attributes; each of `dataset`'s must be there unchanged, numbers
     compared as numbers, and an empty one may be absent.
     """
-    theirs = json_model.to_json(stored)
     ours = json_model.to_json(dataset)
-    if any(theirs.get(tag, {}).get("Value") != ours[tag].get("Value") for tag in ours):
-        return False
+    common = Dataset({tag: stored[tag] for tag in dataset.keys() if tag in stored})  # noqa: SIM118
     try:
-        return frame(stored) == bytes(codestream)
-    except (AttributeError, ValueError, StopIteration):
-        return False
+        theirs = json_model.to_json(common)
+        same = frame(stored) == bytes(codestream)
+    except (AttributeError, StopIteration, TypeError, ValueError, struct.error):
+        return False  # what can't be read isn't ours
+    return same and all(theirs.get(tag, {}).get("Value") == ours[tag].get("Value") for tag in ours)
 
 
 def frame(dataset: Dataset) -> bytes:

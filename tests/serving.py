@@ -1,0 +1,168 @@
+"""The service under test: as a Flask test client, and as the real processes of `jpegstow serve`."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import requests
+from flask.testing import FlaskClient
+from werkzeug.datastructures import MultiDict
+from werkzeug.test import TestResponse
+
+from service import assemble, settings
+from service.settings import Settings
+from service.store import DicomwebStore
+from service.web import create_app
+from tests.bench.processes import tree
+from tests.peers import BOUND, free_port, wait_for_http
+
+COMMAND = str(Path(sys.executable).with_name("jpegstow"))
+SECRET = "the namespace of the tests"
+UPLOAD = "/v1/instances"
+
+
+def settings_for(store_url: str, **environment: str) -> Settings:
+    """Return settings with short timeouts, as the environment would give them."""
+    given = {
+        "DICOMWEB_URL": store_url,
+        "UID_NAMESPACE": SECRET,
+        "STORE_CONNECT_TIMEOUT": "2",
+        "STORE_READ_TIMEOUT": "10",
+    }
+    return settings.load(given | environment)
+
+
+def client_for(store_url: str, **environment: str) -> FlaskClient:
+    """Return a client of the real application, in front of a store at a URL."""
+    current = settings_for(store_url, **environment)
+    app = create_app(assemble.rules(current), DicomwebStore(current), current)
+    return app.test_client()
+
+
+def form(*images: bytes, filename: str = "photo.jpg", **fields: Any) -> dict[str, Any]:
+    """Return what a test client posts as multipart/form-data; a list is a repeated field."""
+    data: MultiDict[str, Any] = MultiDict()
+    for image in images:
+        data.add("image", (BytesIO(image), filename))
+    for name, value in fields.items():
+        for one in value if isinstance(value, list) else [value]:
+            data.add(name, one)
+    return {"data": data, "content_type": "multipart/form-data"}
+
+
+def upload(client: FlaskClient, **request: Any) -> TestResponse:
+    """Post a request as the test client puts it together."""
+    response = client.post(UPLOAD, **request)
+    response.request.environ["wsgi.input"].close()  # the test client's own temporary file
+    return response
+
+
+def post(client: FlaskClient, *images: bytes, **fields: Any) -> TestResponse:
+    """Upload images with fields."""
+    return upload(client, **form(*images, **fields))
+
+
+def only(response: TestResponse) -> dict[str, Any]:
+    """Return the one instance of an answer."""
+    (instance,) = response.get_json()["instances"]
+    assert isinstance(instance, dict)
+    return instance
+
+
+class Serving:
+    """`jpegstow serve` on ports of its own, with nothing set but these, DATA_DIR and the given."""
+
+    def __init__(self, data_dir: Path, **environment: str) -> None:
+        self.data_dir = data_dir
+        self.log = data_dir.with_name(data_dir.name + ".log")
+        self._environment = environment
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """The service's address, without a final slash."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def archive_url(self) -> str:
+        """The embedded archive's DICOMweb address, without a final slash."""
+        return f"http://127.0.0.1:{self.archive_port}/dicomWeb"
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The supervisor."""
+        assert self._process, "it isn't started"
+        return self._process
+
+    def __enter__(self) -> Self:
+        """Start it, and wait until it answers."""
+        self.port, self.archive_port = free_port(), free_port()
+        ports = {"PORT": str(self.port), "ARCHIVE_PORT": str(self.archive_port)}
+        clean = {
+            name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH") if name in os.environ
+        }
+        environment = clean | ports | {"DATA_DIR": str(self.data_dir)} | self._environment
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [COMMAND, "serve"], env=environment, stdout=log, stderr=log
+            )
+        try:
+            wait_for_http(f"{self.url}/healthz", alive=lambda: self.process.poll() is None)
+        except TimeoutError as error:
+            self.__exit__(None, None, None)
+            raise TimeoutError(self.log.read_text()[-3000:]) from error
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End it and all that it has started."""
+        if self.process.poll() is None:
+            left = tree(self.process.pid)
+            self.process.terminate()
+            try:
+                self.process.wait(BOUND)
+            finally:
+                kill(left)
+
+    def processes(self) -> list[int]:
+        """Return the ids of the supervisor and of all that descend from it."""
+        return tree(self.process.pid)
+
+    def post(self, *images: bytes, **fields: str) -> requests.Response:
+        """Upload images with fields."""
+        files = [("image", ("photo.jpg", image)) for image in images]
+        return requests.post(f"{self.url}{UPLOAD}", data=fields, files=files, timeout=BOUND)
+
+
+def kill(pids: list[int]) -> None:
+    """Kill processes that this test has started, if they still run."""
+    for pid in filter(is_alive, pids):
+        os.kill(pid, signal.SIGKILL)
+
+
+def is_alive(pid: int) -> bool:
+    """Tell whether a process runs; one that has ended but not been waited for doesn't."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = BOUND) -> None:
+    """Poll a condition of other processes until it holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"it didn't come true within {seconds} s"
+        time.sleep(0.02)

@@ -1,0 +1,165 @@
+"""Which transfer syntax and pixel attributes a JPEG has: PS3.5 8.2.1 and A.4.1, row by row."""
+
+import struct
+from typing import NamedTuple
+
+import pytest
+
+from service.dicom.dataset import compression_ratio
+from service.dicom.encapsulation import Encapsulation, encapsulate
+from service.dicom.jpeg import inspect
+from service.dicom.normalise import normalise
+from service.errors import DamagedJpeg, UnsupportedJpeg
+from tests.jpegs import make_jpeg
+from tests.streams import JFIF, adobe, behind_soi, frame, of_process, scan, segment, stream
+
+JPEG, JPEG_LS = "ISO_10918_1", "ISO_14495_1"
+BASELINE, EXTENDED = "1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.4.51"
+LOSSLESS, LOSSLESS_SV1 = "1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"
+LS, LS_NEAR = "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.81"
+
+YCC = segment(0xE0, JFIF)
+LARGE_TABLE = segment(0xDB, struct.pack(">B64H", 0x10, *[300] * 64))
+SMALL_TABLE = segment(0xDB, struct.pack(">B64H", 0x10, *[30] * 64))
+THIRD_HUFFMAN_TABLE = segment(0xC4, b"\2" + bytes(15) + b"\1a")
+
+
+def colour(process: int, sampling: int = 0x22, precision: int = 8) -> bytes:
+    return stream(frame(process, precision=precision, sampling=[sampling, 0x11, 0x11]), scan())
+
+
+class Row(NamedTuple):
+    data: bytes
+    transfer_syntax: str
+    photometric_interpretation: str
+    bits: tuple[int, int]
+    lossy_method: str
+
+
+B8, B12, B16 = (8, 8), (16, 12), (16, 16)
+ROWS = {
+    "baseline grey": Row(of_process(0xC0), BASELINE, "MONOCHROME2", B8, JPEG),
+    "baseline grey, JFIF": Row(
+        behind_soi(of_process(0xC0), YCC), BASELINE, "MONOCHROME2", B8, JPEG
+    ),
+    "baseline grey, Adobe 0": Row(
+        behind_soi(of_process(0xC0), adobe(0)), BASELINE, "MONOCHROME2", B8, JPEG
+    ),
+    "4:4:4": Row(colour(0xC0, 0x11), BASELINE, "YBR_FULL_422", B8, JPEG),
+    "4:2:2": Row(colour(0xC0, 0x21), BASELINE, "YBR_FULL_422", B8, JPEG),
+    "4:2:0": Row(colour(0xC0, 0x22), BASELINE, "YBR_FULL_422", B8, JPEG),
+    "4:4:0": Row(colour(0xC0, 0x12), BASELINE, "YBR_FULL_422", B8, JPEG),
+    "4:1:1": Row(colour(0xC0, 0x41), BASELINE, "YBR_FULL_422", B8, JPEG),
+    "JFIF": Row(behind_soi(colour(0xC0), YCC), BASELINE, "YBR_FULL_422", B8, JPEG),
+    "Adobe 1": Row(behind_soi(colour(0xC0), adobe(1)), BASELINE, "YBR_FULL_422", B8, JPEG),
+    "Adobe 0": Row(behind_soi(colour(0xC0), adobe(0)), BASELINE, "RGB", B8, JPEG),
+    "identifiers R, G, B": Row(of_process(0xC0, b"RGB"), BASELINE, "RGB", B8, JPEG),
+    "JFIF against Adobe 0": Row(
+        behind_soi(of_process(0xC0, b"RGB"), YCC, adobe(0)), BASELINE, "YBR_FULL_422", B8, JPEG
+    ),
+    "16-bit table of small values": Row(
+        behind_soi(colour(0xC0), SMALL_TABLE), BASELINE, "YBR_FULL_422", B8, JPEG
+    ),
+    "SOF1 as baseline": Row(colour(0xC1), BASELINE, "YBR_FULL_422", B8, JPEG),
+    "SOF1 grey as baseline": Row(of_process(0xC1), BASELINE, "MONOCHROME2", B8, JPEG),
+    "SOF1 RGB as baseline": Row(of_process(0xC1, b"RGB"), BASELINE, "RGB", B8, JPEG),
+    "SOF1 grey, 16-bit table": Row(
+        behind_soi(of_process(0xC1), LARGE_TABLE), EXTENDED, "MONOCHROME2", B8, JPEG
+    ),
+    "SOF1 grey, third table": Row(
+        behind_soi(of_process(0xC1), THIRD_HUFFMAN_TABLE), EXTENDED, "MONOCHROME2", B8, JPEG
+    ),
+    "12-bit grey": Row(of_process(0xC1, precision=12), EXTENDED, "MONOCHROME2", B12, JPEG),
+    "lossless, first order": Row(
+        of_process(0xC3, predictor=1, precision=16), LOSSLESS_SV1, "MONOCHROME2", B16, ""
+    ),
+    "lossless, sixth predictor": Row(
+        of_process(0xC3, predictor=6, precision=12), LOSSLESS, "MONOCHROME2", B12, ""
+    ),
+    "lossless RGB": Row(of_process(0xC3, b"\1\2\3", predictor=1), LOSSLESS_SV1, "RGB", B8, ""),
+    "lossless YCbCr": Row(
+        behind_soi(of_process(0xC3, b"\1\2\3", predictor=7), adobe(1)),
+        LOSSLESS,
+        "YBR_FULL",
+        B8,
+        "",
+    ),
+    "JPEG-LS": Row(of_process(0xF7, precision=12), LS, "MONOCHROME2", B12, ""),
+    "JPEG-LS near": Row(of_process(0xF7, predictor=2), LS_NEAR, "MONOCHROME2", B8, JPEG_LS),
+    "JPEG-LS RGB": Row(of_process(0xF7, b"\1\2\3"), LS, "RGB", B8, ""),
+    "JPEG-LS near, RGB": Row(of_process(0xF7, b"\1\2\3", predictor=1), LS_NEAR, "RGB", B8, JPEG_LS),
+    "JPEG-LS, JFIF": Row(behind_soi(of_process(0xF7, b"\1\2\3"), YCC), LS, "RGB", B8, ""),
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_a_jpeg_has_one_description(name: str) -> None:
+    row = ROWS[name]
+    header = inspect(row.data)
+    allocated, stored = row.bits
+    assert normalise(row.data, header).encapsulation == Encapsulation(
+        transfer_syntax=row.transfer_syntax,
+        photometric_interpretation=row.photometric_interpretation,
+        rows=16,
+        columns=16,
+        samples_per_pixel=len(header.components),
+        bits_allocated=allocated,
+        bits_stored=stored,
+        lossy_method=row.lossy_method,
+    )
+
+
+REFUSED = [
+    (make_jpeg(16, 16, progressive=True), "progressive"),
+    (make_jpeg(16, 16, "L", progressive=True), "progressive"),
+    (make_jpeg(16, 16, "CMYK"), "cmyk"),
+    (behind_soi(of_process(0xC0, b"\1\2\3\4"), adobe(2)), "cmyk"),
+    (of_process(0xC3, b"\1\2\3\4", predictor=1), "cmyk"),
+    (of_process(0xC0, b"\1\2"), "components"),
+    (of_process(0xF7, b"\1\2\3\4\5"), "components"),
+    (colour(0xC1, precision=12), "12-bit-colour"),
+    (behind_soi(colour(0xC1), LARGE_TABLE), "extended-sequential-colour"),
+    (behind_soi(colour(0xC1), THIRD_HUFFMAN_TABLE), "extended-sequential-colour"),
+    (colour(0xC3), "lossless-subsampled"),
+    *((of_process(process), "arithmetic") for process in (0xC9, 0xCA, 0xCB)),
+    *((of_process(p), "hierarchical") for p in (0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF)),
+    (stream(segment(0xDE, bytes(9)), frame(), scan(), frame(), scan()), "hierarchical"),
+    (stream(frame(), scan(), segment(0xDF, b"\x11")), "hierarchical"),
+]
+
+
+@pytest.mark.parametrize(("data", "reason"), REFUSED)
+def test_what_no_transfer_syntax_can_carry_is_refused_with_a_remedy(
+    data: bytes, reason: str
+) -> None:
+    with pytest.raises(UnsupportedJpeg, match="no transfer syntax") as caught:
+        normalise(data, inspect(data))
+    assert caught.value.reason == reason
+    assert caught.value.mend
+
+
+@pytest.mark.parametrize(
+    ("process", "precision"),
+    [(0xC0, 12), (0xC0, 0), (0xC1, 10), (0xC1, 16), (0xC3, 1), (0xC3, 17), (0xF7, 255)],
+)
+def test_process_and_precision_may_not_contradict_each_other(process: int, precision: int) -> None:
+    with pytest.raises(DamagedJpeg, match="bit"):
+        encapsulate(inspect(of_process(process, precision=precision, predictor=1)))
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "samples", "allocated", "compressed", "ratio"),
+    [
+        (48, 64, 3, 8, 1000, "9.22"),
+        (48, 64, 1, 8, 3072, "1"),
+        (48, 64, 1, 16, 100, "61.44"),
+        (65_535, 65_535, 3, 8, 1, "12884508675"),
+        (1, 1, 1, 8, 700, "0"),
+    ],
+)
+def test_the_compression_ratio_is_a_decimal_string(
+    rows: int, columns: int, samples: int, allocated: int, compressed: int, ratio: str
+) -> None:
+    said = Encapsulation("", "", rows, columns, samples, allocated, allocated)
+    assert compression_ratio(said, compressed) == ratio
+    assert len(ratio) <= 16
