@@ -26,7 +26,7 @@ run: $(VENV)/.runtime ## start the service, and the embedded archive where no ot
 
 test: $(VENV)/.dev ## run the tests; ARGS="-k stow" goes to pytest
 	@tools/apt-install $(TEST_PACKAGES) || echo "note: what needs a missing tool is skipped" >&2
-	$(BIN)/python -m pytest -n 2 --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 check: $(VENV)/.dev ## lint, formatting, types
 	$(BIN)/ruff check .

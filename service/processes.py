@@ -19,6 +19,8 @@ from service.settings import Settings
 
 GRACE: Final = 8  # seconds; Cloud Run kills after 10
 
+# gunicorn looks first into the working folder, where another package may be named service.
+_RUN: Final = "import service.wsgi; from gunicorn.app.wsgiapp import run; run(prog='gunicorn')"
 _START: Final = 30.0  # seconds that a process may take until it answers
 _POLL: Final = 0.1
 _PR_SET_PDEATHSIG: Final = 1
@@ -39,7 +41,7 @@ def archive_command(settings: Settings) -> list[str]:
 
 
 def _gunicorn(bind: str) -> list[str]:
-    command = [sys.executable, "-m", "gunicorn", "--bind", bind, "--worker-class", "gthread"]
+    command = [sys.executable, "-P", "-c", _RUN, "--bind", bind, "--worker-class", "gthread"]
     command += ["--graceful-timeout", str(GRACE), "--no-control-socket"]
     # Its warnings quote malformed requests, whose query may hold a patient's name.
     command += ["--log-level", "error"]

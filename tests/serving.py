@@ -111,7 +111,7 @@ class Serving:
         environment = clean | ports | {"DATA_DIR": str(self.data_dir)} | self._environment
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [COMMAND, "serve"], env=environment, stdout=log, stderr=log
+                [COMMAND, "serve"], cwd=self.log.parent, env=environment, stdout=log, stderr=log
             )
         try:
             wait_for_http(f"{self.url}/healthz", alive=lambda: self.process.poll() is None)

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom._dicom_dict import DicomDictionary
 from pydicom.datadict import dictionary_VR, keyword_dict
@@ -249,6 +249,7 @@ JSON_VALUES = st.recursive(
 NAMES = st.sampled_from([*sorted(keyword_dict)[::25], "00100020", "00100010", "0040A043"])
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(NAMES | st.text(max_size=10), JSON_VALUES, max_size=4))
 def test_any_json_is_a_data_set_or_refused(model: dict[str, Any]) -> None:
     try:

@@ -5,7 +5,7 @@ import subprocess
 from io import BytesIO
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -343,6 +343,7 @@ def test_the_scans_are_views_of_the_upload() -> None:
     assert [view.obj is YCBCR for view in views] == [True]
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(max_size=20)), st.integers(0, 30))
 def test_a_codestream_is_its_bytes_wherever_it_is_cut(pieces: list[bytes], cut: int) -> None:
     whole = b"".join(pieces)

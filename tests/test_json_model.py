@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset
 
@@ -120,6 +120,7 @@ ELEMENTS = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(st.sampled_from(["00100020", "00280010", "7FE00010", "x"]), ELEMENTS | JSON))
 def test_any_json_is_read_or_refused(model: JsonObject) -> None:
     try:

@@ -4,6 +4,8 @@ import json
 import socket
 import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
+from http.client import HTTPResponse
 from pathlib import Path
 
 import pytest
@@ -54,20 +56,21 @@ def head(*lines: str) -> bytes:
 
 def converse(serving: Serving, *blocks: bytes) -> tuple[int, bytes]:
     """Send blocks until the service has had enough; return the status and body of its answer."""
-    with socket.create_connection(("127.0.0.1", serving.port), BOUND) as connection:
-        try:
+    with connected(serving) as connection:
+        with suppress(BrokenPipeError, ConnectionResetError):
             for block in blocks:
                 connection.sendall(block)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
-        answer = b""
-        while b"\r\n\r\n" not in answer and (more := connection.recv(65_536)):
-            answer += more
-        top, _, body = answer.partition(b"\r\n\r\n")
-        length = int(top.lower().partition(b"content-length:")[2].split(b"\r\n")[0])
-        while len(body) < length and (more := connection.recv(65_536)):
-            body += more
-    return int(top.split()[1]), body
+        return answer_on(connection)
+
+
+def connected(serving: Serving) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", serving.port), BOUND)
+
+
+def answer_on(connection: socket.socket) -> tuple[int, bytes]:
+    response = HTTPResponse(connection)
+    response.begin()
+    return response.status, response.read()
 
 
 def chunked(*blocks: bytes) -> list[bytes]:
@@ -92,6 +95,15 @@ def test_a_body_above_the_limit_is_told_so_over_a_raw_connection(
     assert status == 413
     assert json.loads(answer)["detail"].startswith(f"the request is larger than {LIMIT} bytes")
     assert store.requests == []
+
+
+def test_a_client_that_sends_on_behind_the_answer_is_not_cut_off(serving: Serving) -> None:
+    with connected(serving) as connection:
+        connection.sendall(head("Content-Type: image/jpeg", f"Content-Length: {len(TOO_LARGE)}"))
+        assert answer_on(connection)[0] == 413
+        connection.sendall(TOO_LARGE)
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert answer_on(connection)[0] == 200
 
 
 CURLS = {
@@ -154,7 +166,7 @@ def test_a_malformed_request_leaves_nothing_of_itself_in_the_log(
 ) -> None:
     before = serving.log.stat().st_size
     if status is None:
-        with socket.create_connection(("127.0.0.1", serving.port), BOUND) as connection:
+        with connected(serving) as connection:
             connection.sendall(b"".join(blocks))
     else:
         assert converse(serving, *blocks)[0] == status

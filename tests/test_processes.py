@@ -75,7 +75,10 @@ def test_sigterm_ends_all_processes_and_the_next_start_knows_all(first: Serving)
         pids = second.processes()
         second.process.kill()
         second.process.wait(BOUND)
-        wait_until(lambda: not any(map(is_alive, pids)), GRACE)
+        try:
+            wait_until(lambda: not any(map(is_alive, pids)), GRACE)
+        finally:
+            kill(pids)
 
 
 def test_with_a_store_of_ones_own_no_archive_is_started(tmp_path: Path) -> None:
@@ -91,6 +94,16 @@ def test_with_a_store_of_ones_own_no_archive_is_started(tmp_path: Path) -> None:
         with socket.socket() as probe:
             assert probe.connect_ex(("127.0.0.1", serving.archive_port)) != 0
     assert not (tmp_path / "data" / "archive").exists()
+
+
+def test_it_may_be_started_where_another_package_is_named_as_ours(tmp_path: Path) -> None:
+    (tmp_path / "service").mkdir()
+    (tmp_path / "service" / "__init__.py").write_text("raise ImportError")
+    with (
+        ScriptedServer(stored()) as store,
+        Serving(tmp_path / "data", DICOMWEB_URL=store.dicomweb_url) as serving,
+    ):
+        assert serving.post(JPEG).status_code == 201
 
 
 def test_an_upload_that_is_under_way_is_finished_before_the_end(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import BadSettings
@@ -187,6 +187,7 @@ def test_no_error_tells_a_secret(environment: dict[str, str]) -> None:
 NAMES = st.sampled_from([setting.name.upper() for setting in fields(Settings)])
 
 
+@settings(deadline=None)
 @given(st.dictionaries(NAMES, st.text(max_size=20) | st.sampled_from(["1", "http://h:1/", "auto"])))
 def test_any_environment_is_settings_or_refused(environment: dict[str, str]) -> None:
     try:

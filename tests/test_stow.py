@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import dcmread
 
@@ -477,6 +477,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.sampled_from([200, 202, 409, 401, 500, 400]), JSON.map(json.dumps) | st.text())
 def test_any_answer_gives_every_instance_a_verdict(status: int, text: str) -> None:
     body = text.encode("utf-8", "surrogatepass")
@@ -491,6 +492,7 @@ def test_any_answer_gives_every_instance_a_verdict(status: int, text: str) -> No
             assert verdict.reason.isprintable()
 
 
+@settings(deadline=None)
 @given(st.binary())
 def test_any_bytes_for_an_answer_store_nothing(body: bytes) -> None:
     for status in (200, 409, 503):

@@ -5,7 +5,7 @@ import uuid
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydicom import Dataset
 from pydicom.uid import UID
@@ -93,6 +93,7 @@ def test_digests_are_frozen_for_ever() -> None:
     )
 
 
+@settings(deadline=None)
 @given(st.text(st.characters()), TEXTS)
 def test_a_uid_is_one_by_the_rules(secret: str, names: list[str]) -> None:
     secret = secret.encode("utf-8", "replace").decode()
@@ -103,12 +104,14 @@ def test_a_uid_is_one_by_the_rules(secret: str, names: list[str]) -> None:
     assert uuid.UUID(int=int(made[5:])).version == 5
 
 
+@settings(deadline=None)
 @given(TEXTS, TEXTS)
 def test_no_two_lists_of_names_share_a_uid(one: list[str], other: list[str]) -> None:
     assert (name_based(SPACE, *one) == name_based(SPACE, *other)) == (one == other)
     assert (uid.digest(*one) == uid.digest(*other)) == (one == other)
 
 
+@settings(deadline=None)
 @given(st.lists(st.text('",[]\\a', max_size=3), max_size=5), st.integers(0, 4))
 def test_names_do_not_run_into_each_other(names: list[str], at: int) -> None:
     joined = [*names[:at], "".join(names[at : at + 2]), *names[at + 2 :]]

@@ -6,7 +6,7 @@ import traceback
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.dicom import values
@@ -222,6 +222,7 @@ def complaint(vr: str, value: Any) -> str:
     return ""
 
 
+@settings(deadline=None)
 @given(st.floats(-1e299, 1e299))
 def test_any_number_fits_a_decimal_string(number: float) -> None:
     text = values.decimal_string(number)
@@ -231,6 +232,7 @@ def test_any_number_fits_a_decimal_string(number: float) -> None:
     assert float(values.check("", "DS", text, WHERE)) == float(text)
 
 
+@settings(deadline=None)
 @given(st.integers(-(10**40), 10**40))
 def test_any_whole_number_fits_a_decimal_string(number: int) -> None:
     assert math.isclose(float(str(values.check("", "DS", number, WHERE))), number, rel_tol=1e-8)
@@ -248,6 +250,7 @@ ANYTHING = (
 )
 
 
+@settings(deadline=None)
 @given(st.sampled_from(sorted(BAD)), ANYTHING)
 def test_any_value_has_a_stored_form_or_is_refused(vr: str, value: Any) -> None:
     try:
