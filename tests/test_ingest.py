@@ -148,6 +148,17 @@ def test_another_namespace_makes_other_instances() -> None:
     assert one.sop_instance_uid != other.sop_instance_uid
 
 
+def test_a_template_of_the_same_name_and_other_content_makes_another_instance() -> None:
+    model = json_model.to_json(TEMPLATES[CAPTURE].dataset) | {"Manufacturer": "Acme"}
+    mine = parse_template(CAPTURE, json_model.dumps(model))
+    one, other = (
+        describe_upload(upload(template=CAPTURE), replace(RULES, templates={CAPTURE: each}))
+        for each in (TEMPLATES[CAPTURE], mine)
+    )
+    assert one.instance.series_instance_uid == other.instance.series_instance_uid
+    assert one.instance.sop_instance_uid != other.instance.sop_instance_uid
+
+
 def test_what_was_changed_in_the_jpeg_is_told() -> None:
     assert describe_upload(upload(), RULES).changes == ("removed JFIF (18 bytes)",)
 
