@@ -34,6 +34,7 @@ check: $(VENV)/.dev ## lint, formatting, types
 	$(BIN)/mypy
 
 bench: $(VENV)/.dev ## measure on this machine; ARGS=--quick for a first look
+	$(BIN)/python -m tests.bench.transforms $(ARGS)
 	$(BIN)/python -m tests.bench.upload $(ARGS)
 
 image: ## build the container image with docker or buildah

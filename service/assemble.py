@@ -5,6 +5,8 @@ import secrets
 from pathlib import Path
 
 from service.dicom import template, uid
+from service.dicom.budget import Budget
+from service.dicom.normalise import Policy
 from service.dicom.template import Template
 from service.errors import BadSettings, BadTemplate
 from service.ingest import Rules
@@ -28,7 +30,13 @@ def rules(settings: Settings) -> Rules:
         known = ", ".join(sorted(templates))
         raise BadSettings([f"DEFAULT_TEMPLATE: there is no such template; there are {known}"])
     secret = settings.uid_namespace or _kept_secret(settings.data_dir)
-    return Rules(templates, uid.namespace(secret), settings.max_pixels)
+    policy = Policy(
+        upright=settings.upright,
+        cmyk=settings.cmyk,
+        verify=settings.verify_scan,
+        budget=Budget(settings.transform_memory),
+    )
+    return Rules(templates, uid.namespace(secret), settings.max_pixels, policy)
 
 
 def store(settings: Settings) -> DicomwebStore:

@@ -11,13 +11,14 @@ from typing import Any
 
 import click
 
-from service import __version__, assemble, processes, sending, settings
-from service.dicom import json_model, part10, template
+from service import __version__, assemble, processes, sending, settings, telemetry
+from service import census as counting
+from service.dicom import coded, json_model, part10, template
+from service.dicom.jpeg import JpegHeader
 from service.dicom.jpeg import inspect as inspect_jpeg
-from service.dicom.normalise import check_size, normalise
+from service.dicom.jpeg2000 import is_jpeg2000
 from service.errors import BadSettings, JpegstowError
-from service.ingest import describe_upload
-from service.settings import Settings
+from service.ingest import Rules, describe_upload, normalise_image
 
 Command = Callable[..., Any]
 
@@ -46,6 +47,7 @@ def main() -> None:
 
     Settings come from environment variables; `jpegstow settings` lists them.
     """
+    telemetry.silence_pydicom()
 
 
 @main.command()
@@ -160,32 +162,18 @@ def _targets(paths: Sequence[Path], output: Path) -> Iterable[tuple[Path, Path]]
 @_reports_errors
 def inspect(files: Sequence[str]) -> None:
     """Tell as JSON what JPEGs are, and what would be done with them or why they'd be refused."""
-    current = settings.load()
-    reports = [_report(path, current) for path in sending.find(files)]
+    rules = assemble.rules(settings.load())
+    reports = [_report(path, rules) for path in sending.find(files)]
     click.echo(json.dumps(reports, indent=2))
 
 
-def _report(path: Path, current: Settings) -> dict[str, Any]:
+def _report(path: Path, rules: Rules) -> dict[str, Any]:
     report: dict[str, Any] = {"path": str(path)}
     try:
         data = path.read_bytes()
-        header = inspect_jpeg(data)
-        report |= {
-            "process": f"SOF{header.process - 0xC0}",
-            "precision": header.precision,
-            "rows": header.rows,
-            "columns": header.columns,
-            "components": [
-                f"{c.identifier}: {c.horizontal}x{c.vertical}" for c in header.components
-            ],
-            "colour": _colour(len(header.components), rgb=header.rgb),
-            "orientation": header.orientation,
-            "icc_profile_bytes": len(header.icc_profile or b""),
-            "scans": len(header.scans),
-            "bytes_behind_eoi": header.trailing,
-        }
-        check_size(header, current.max_pixels)
-        normalised = normalise(data, header)
+        if not is_jpeg2000(data):
+            report |= _markers(inspect_jpeg(data))
+        normalised = normalise_image(data, rules)
         report["transfer_syntax"] = normalised.encapsulation.transfer_syntax
         said = normalised.encapsulation.photometric_interpretation
         report["photometric_interpretation"] = said
@@ -195,10 +183,62 @@ def _report(path: Path, current: Settings) -> dict[str, Any]:
     return report
 
 
+def _markers(header: JpegHeader) -> dict[str, Any]:
+    return {
+        "process": f"SOF{header.process - 0xC0}",
+        "precision": header.precision,
+        "rows": header.rows,
+        "columns": header.columns,
+        "components": [f"{c.identifier}: {c.horizontal}x{c.vertical}" for c in header.components],
+        "colour": _colour(len(header.components), rgb=header.rgb),
+        "orientation": header.orientation,
+        "icc_profile_bytes": len(header.icc_profile or b""),
+        "scans": len(header.scans),
+        "bytes_behind_eoi": header.trailing,
+    }
+
+
 def _colour(components: int, *, rgb: bool) -> str:
     if components == 3:
         return "RGB" if rgb else "YCbCr"
     return {1: "grey", 4: "CMYK or YCCK"}.get(components, "unknown")
+
+
+@main.command()
+@click.argument("folder", type=click.Path(exists=True, path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object for each file.")
+@click.option(
+    "--html",
+    "sheet",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Write a contact sheet.",
+)
+@_describing_options
+@_reports_errors
+def census(folder: Path, sheet: Path | None, *, as_json: bool, **describing: Any) -> None:
+    """Take a folder through the whole line without storing, and tell what would become of it."""
+    current = settings.load()
+    said = sending.parse_settings(describing["pairs"], describing["metadata"])
+    name = describing["template_name"] or current.default_template
+    looked = counting.look(sending.find([str(folder)]), assemble.rules(current), said, name)
+    if sheet:
+        with sheet.open("w", encoding="utf-8") as file:
+            findings = counting.write_sheet(file, looked)
+    else:
+        findings = [found for found, _ in looked]
+    if as_json:
+        click.echo(json.dumps([counting.as_json(found) for found in findings], indent=2))
+    else:
+        click.echo(counting.table(findings))
+
+
+@main.command()
+def codes() -> None:
+    """List what coded sequences take by name, with the SNOMED CT codes: body sites, devices."""
+    for keyword, known in coded.LISTS.items():
+        click.echo(keyword)
+        for name, code in known.items():
+            click.echo(f"{code:>10}  {name}")
 
 
 @main.command()

@@ -12,9 +12,18 @@ from typing import Protocol
 from pydicom import Dataset
 
 from service.dicom import uid
+from service.dicom.consistency import DERMOSCOPIC
 from service.dicom.dataset import Instance, describe, merge
 from service.dicom.jpeg import inspect
-from service.dicom.normalise import check_size, normalise
+from service.dicom.jpeg2000 import is_jpeg2000
+from service.dicom.normalise import (
+    Normalised,
+    Policy,
+    assume_srgb,
+    check_size,
+    from_jpeg2000,
+    normalise,
+)
 from service.dicom.outcome import Outcome
 from service.dicom.template import Template
 from service.errors import JpegstowError, UnknownTemplate
@@ -78,6 +87,7 @@ class Rules:
     templates: Mapping[str, Template]
     namespace: uuid.UUID
     max_pixels: int
+    policy: Policy
 
 
 def digest_of(image: bytes) -> str:
@@ -108,10 +118,10 @@ def describe_upload(upload: Upload, rules: Rules) -> Described:
             where="template",
             mend=f"use one of {', '.join(sorted(rules.templates))}",
         )
-    header = inspect(upload.image)
-    check_size(header, rules.max_pixels)
-    normalised = normalise(upload.image, header)
-    merged = merge(template, upload.attributes)
+    normalised = normalise_image(upload.image, rules)
+    if template.sop_class == DERMOSCOPIC:
+        normalised = assume_srgb(normalised)
+    merged = merge(template, normalised.tags, upload.attributes)
     names = uid.Names(
         image_digest=upload.digest,
         template_digest=template.digest,
@@ -120,6 +130,17 @@ def describe_upload(upload: Upload, rules: Rules) -> Described:
     )
     identity = uid.identify(rules.namespace, upload.attributes, merged, names)
     return Described(describe(normalised, merged, identity), normalised.changes)
+
+
+def normalise_image(image: bytes, rules: Rules) -> Normalised:
+    """Read what an image is, and make of it a codestream that DICOM allows."""
+    if is_jpeg2000(image):
+        normalised = from_jpeg2000(image)
+        check_size(normalised.encapsulation, rules.max_pixels)
+        return normalised
+    header = inspect(image)
+    check_size(header, rules.max_pixels)
+    return normalise(image, header, rules.policy)
 
 
 def ingest(uploads: Sequence[Upload], rules: Rules, store: Store) -> list[Result]:

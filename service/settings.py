@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from service.errors import BadSettings
@@ -40,6 +40,12 @@ def _integer(least: int, most: int) -> Callable[[str], int]:
         return int(value)
 
     return convert
+
+
+def _on_or_off(value: str) -> bool:
+    if value not in {"on", "off"}:
+        raise ValueError("it is neither on nor off")
+    return value == "on"
 
 
 def _seconds(value: str) -> float:
@@ -136,6 +142,29 @@ class Settings:
     max_pixels: int = _setting(
         200_000_000, _integer(1, 4_294_836_225), "The largest picture, rows times columns."
     )
+    transform_memory: int = _setting(
+        536_870_912,
+        _integer(1_048_576, 1 << 40),
+        """The most memory, in bytes, that turning and recoding pictures may take at once in each
+        worker process; a picture that needs more by itself is refused, others wait.""",
+    )
+    upright: Literal["reencode", "lossless-or-keep", "refuse"] = _setting(
+        "reencode",
+        _one_of("reencode", "lossless-or-keep", "refuse"),
+        """What to do with a picture that EXIF says lies on its side and whose size doesn't allow
+        turning it without loss: `reencode` it at high quality and say so, keep it as it lies
+        (`lossless-or-keep`), or `refuse` it.""",
+    )
+    cmyk: Literal["refuse", "convert"] = _setting(
+        "refuse",
+        _one_of("refuse", "convert"),
+        "What to do with four components (CMYK): `refuse` them, or `convert` them to sRGB.",
+    )
+    verify_scan: bool = _setting(
+        _on_or_off("on"),
+        _on_or_off,
+        "Whether the scan of each picture is read strictly, so that no damaged one is stored.",
+    )
     max_images: int = _setting(100, _integer(1, 900), "The most images in one request.")
     host: str = _setting(
         "127.0.0.1", _text, "The address to listen on; `0.0.0.0` for all, as a container needs."
@@ -219,6 +248,8 @@ def table() -> str:
 
 def _shown(setting: Field[Any]) -> str:
     default = setting.default
+    if isinstance(default, bool):
+        return "`on`" if default else "`off`"
     if default is None or default == "":
         return ""
     return f"`{default:g}`" if isinstance(default, float) else f"`{default}`"

@@ -4,13 +4,21 @@ Never an attribute of a patient: UIDs, sizes, times, reasons.
 """
 
 import json
+import logging
 import sys
 import traceback
+import warnings
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
 Severity = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
+
+
+def silence_pydicom() -> None:
+    """Keep pydicom's own warnings out of the logs; they quote the values they complain of."""
+    logging.getLogger("pydicom").disabled = True
+    warnings.filterwarnings("ignore", category=UserWarning)
 
 
 def log(severity: Severity, message: str, **values: Any) -> None:

@@ -12,6 +12,7 @@ from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from service import __version__, telemetry
+from service.dicom import jpegtran
 from service.dicom.outcome import Rejected, Stored, Unavailable
 from service.errors import BadRequest, JpegstowError
 from service.ingest import Described, Result, Rules, ingest
@@ -51,10 +52,12 @@ def create_app(rules: Rules, store: DicomwebStore, settings: Settings) -> Flask:
 
     @app.get("/readyz")
     def readyz() -> Response:
-        reason = store.unreachable()
-        checks = {"store": reason or "ok"}
-        status = HTTPStatus.SERVICE_UNAVAILABLE if reason else HTTPStatus.OK
-        return _json({"status": "unavailable" if reason else "ok", "checks": checks}, status)
+        checks = {"store": store.unreachable(), "libturbojpeg": _transforms_missing()}
+        needed = ["store", *(["libturbojpeg"] if rules.policy.verify else [])]
+        ready = not any(checks[name] for name in needed)
+        status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
+        told = {name: reason or "ok" for name, reason in checks.items()}
+        return _json({"status": "ok" if ready else "unavailable", "checks": told}, status)
 
     @app.after_request
     def read_on(response: Response) -> Response:
@@ -66,6 +69,15 @@ def create_app(rules: Rules, store: DicomwebStore, settings: Settings) -> Flask:
     app.register_error_handler(ParseException, _broken_body)
     app.register_error_handler(Exception, _unforeseen)
     return app
+
+
+def _transforms_missing() -> str:
+    """Return why pictures can't be verified and turned; "" if they can."""
+    try:
+        jpegtran.load()
+    except jpegtran.NoLibrary as error:
+        return str(error)
+    return ""
 
 
 def _response(results: Sequence[Result]) -> Response:

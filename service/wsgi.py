@@ -2,13 +2,14 @@
 
 from flask import Flask
 
-from service import assemble, settings
+from service import assemble, settings, telemetry
 
 
 def service() -> Flask:
     """Return the service under the environment's settings."""
     from service.web import create_app  # noqa: PLC0415 - each process loads its own half only
 
+    telemetry.silence_pydicom()
     current = settings.load()
     return create_app(assemble.rules(current), assemble.store(current), current)
 
@@ -18,4 +19,5 @@ def archive() -> Flask:
     from service.archive import Archive  # noqa: PLC0415
     from service.dicomweb import create_app  # noqa: PLC0415
 
+    telemetry.silence_pydicom()
     return create_app(Archive(settings.load().data_dir / "archive"))

@@ -74,7 +74,7 @@ def behind_soi(data: bytes, *segments: bytes) -> bytes:
 def take_apart(data: bytes) -> Iterator[Piece]:
     """Yield what stands between SOI and EOI of a sound stream; a second opinion on `inspect`."""
     position = 2
-    in_scan = {0, *range(0xD0, 0xD8)}
+    in_scan = {0, 0xFF, *range(0xD0, 0xD8)}  # decoders pass over FF in front of a stuffed one
     while (marker := data[position + 1]) != 0xD9:
         (length,) = struct.unpack_from(">H", data, position + 2)
         payload = data[position + 4 : position + 2 + length]

@@ -49,14 +49,25 @@ PAIRS: list[tuple[dict[str, Any], dict[str, Any]]] = [
     ({"ImageType": ["ORIGINAL", "PRIMARY"]}, {"00080008": {"Value": ["ORIGINAL", "PRIMARY"]}}),
     ({"PatientWeight": 70}, {"00101030": {"vr": "DS", "Value": [70.0]}}),
     (
-        {"AnatomicRegionSequence": {"CodeValue": "1", "CodeMeaning": "x"}},
+        {"AnatomicRegionSequence": {"CodeMeaning": "x"}},
         {
             "00082218": {
                 "vr": "SQ",
-                "Value": [{"00080104": {"vr": "LO", "Value": ["x"]}, "00080100": {"Value": ["1"]}}],
+                "Value": [{"00080104": {"vr": "LO", "Value": ["x"]}}],
             }
         },
     ),
+    (
+        {"AnatomicRegionSequence": "Upper limb"},
+        {
+            "AnatomicRegionSequence": {
+                "CodeValue": "53120007",
+                "CodingSchemeDesignator": "SCT",
+                "CodeMeaning": "Upper limb",
+            }
+        },
+    ),
+    ({"AnatomicRegionSequence": ""}, {"00082218": {"vr": "SQ"}}),
     ({"AnatomicRegionSequence": []}, {"00082218": {"vr": "SQ"}}),
     ({"AnatomicRegionSequence": None}, {"00082218": {"vr": "SQ", "Value": []}}),
     ({"0020000d": {"Value": ["1.2.3"]}}, {"0020000D": {"vr": "UI", "Value": ["1.2.3"]}}),
@@ -124,7 +135,9 @@ BAD: list[tuple[dict[str, Any], str, str]] = [
     ({"00100020": {"Value": None}}, "PatientID", "isn't a list"),
     ({"00100020": {"InlineBinary": "eA=="}}, "PatientID", "more than vr and Value"),
     ({"00100020": {"BulkDataURI": "http://x"}}, "PatientID", "more than vr and Value"),
-    ({"AnatomicRegionSequence": "x"}, "AnatomicRegionSequence", "list of objects"),
+    ({"AnatomicRegionSequence": "x"}, "AnatomicRegionSequence", "jpegstow codes"),
+    ({"AnatomicRegionSequence": 7}, "AnatomicRegionSequence", "list of objects"),
+    ({"RequestAttributesSequence": "x"}, "RequestAttributesSequence", "list of objects"),
     ({"AnatomicRegionSequence": [None]}, "AnatomicRegionSequence", "list of objects"),
     ({"AnatomicRegionSequence": [[]]}, "AnatomicRegionSequence", "list of objects"),
     (
@@ -183,7 +196,7 @@ def test_identity_may_be_referred_to_within_a_sequence() -> None:
 
 
 def nested(depth: int) -> dict[str, Any]:
-    model: dict[str, Any] = {"CodeValue": "x"}
+    model: dict[str, Any] = {"CodeMeaning": "x"}
     for _ in range(depth):
         model = {"ConceptCodeSequence": [model]}
     return model
@@ -227,6 +240,7 @@ def test_every_value_multiplicity_of_the_dictionary_is_understood() -> None:
         {"Rows": MARKER},
         {f"{MARKER} {MARKER}": MARKER},
         {"AnatomicRegionSequence": MARKER},
+        {"RequestAttributesSequence": MARKER},
         {"AnatomicRegionSequence": [{"CodeValue": MARKER * 9}]},
     ],
 )

@@ -39,6 +39,14 @@ GREY = make_jpeg(40, 24, "L")
 RESTARTS = make_jpeg(40, 24, restart_blocks=1)
 
 
+def dht(*destinations: int) -> bytes:
+    return segment(0xC4, b"".join(bytes([n]) + bytes(15) + b"\2ab" for n in destinations))
+
+
+# The tables that the scans of `scan` use: with these, none is missing.
+HUFFMAN = dht(0x00, 0x10)
+
+
 def canonical(data: bytes) -> Canonical:
     return canonicalise(data, inspect(data))
 
@@ -165,7 +173,7 @@ PLANTED = [
 ]
 
 
-@pytest.mark.parametrize(("planted", "name"), PLANTED)
+@pytest.mark.parametrize(("planted", "name"), PLANTED, ids=[name for _, name in PLANTED])
 @pytest.mark.parametrize("place", ["behind SOI", "behind the scan"])
 def test_what_is_planted_goes_and_is_named(planted: bytes, name: str, place: str) -> None:
     sound = without(YCBCR, 0xE0)
@@ -184,7 +192,11 @@ def test_several_of_a_kind_are_counted_together() -> None:
     assert canonical(data).changes == ("removed comment (14 bytes)",)
 
 
-@pytest.mark.parametrize("film", [b"\0\0\0\x18ftypmp42" + SECRET, YCBCR + SECRET, b"\0", EOI])
+@pytest.mark.parametrize(
+    "film",
+    [b"\0\0\0\x18ftypmp42" + SECRET, YCBCR + SECRET, b"\0", EOI],
+    ids=["a film", "a second picture", "a zero", "EOI"],
+)
 def test_what_stands_behind_eoi_goes(film: bytes) -> None:
     found = canonical(YCBCR + film)
     assert bytes(found.codestream) == rewritten(YCBCR)
@@ -207,7 +219,7 @@ def test_exiftool_finds_nothing_but_the_picture() -> None:
     assert "Zebedee" not in printed
 
 
-@pytest.mark.parametrize("identifiers", [b"RGB", b"\1\2\3", b"\x52\x47\x41"])
+@pytest.mark.parametrize("identifiers", [b"RGB", b"\1\2\3", b"RGA"], ids=["RGB", "123", "RGA"])
 def test_rgb_keeps_its_identifiers_and_has_one_adobe_segment(identifiers: bytes) -> None:
     data = with_identifiers(behind_soi(RGB, adobe(0)), identifiers)
     clean = rewritten(data)
@@ -224,11 +236,9 @@ def test_an_adobe_segment_is_added_where_only_the_identifiers_said_rgb() -> None
 
 
 def test_a_selector_follows_its_component() -> None:
-    data = stream(
-        frame(identifiers=b"\x16\x21\x2c"), scan(b"\x2c"), scan(b"\x16"), scan(b"\x21"), b""
-    )
-    found = canonical(data)
-    pieces = list(take_apart(bytes(found.codestream)))
+    scans = [scan(b"\x2c"), scan(b"\x16"), scan(b"\x21")]
+    found = canonical(stream(HUFFMAN, frame(identifiers=b"\x16\x21\x2c"), *scans))
+    _, *pieces = take_apart(bytes(found.codestream))
     assert pieces[0].payload[6::3] == b"\1\2\3"
     assert [piece.payload[1] for piece in pieces[1:]] == [3, 1, 2]
     assert found.changes == ("numbered the components from 1",)
@@ -256,10 +266,10 @@ LARGE = [300, *range(1, 64)]
 
 @pytest.mark.parametrize("process", [0xC0, 0xC1])
 def test_16_bit_quantization_tables_of_small_values_become_8_bit_ones(process: int) -> None:
-    found = canonical(stream(dqt((0, SMALL), (1, SMALL)), frame(process), scan()))
+    found = canonical(stream(HUFFMAN, dqt((0, SMALL), (1, SMALL)), frame(process), scan()))
     assert found.process == 0xC0
-    table, *_ = take_apart(bytes(found.codestream))
-    assert table.payload == bytes([0, *SMALL, 1, *SMALL])
+    _, table, *_ = take_apart(bytes(found.codestream))
+    assert table.payload == bytes([0, *SMALL])  # nobody uses the other
 
 
 def widened(piece: Piece) -> Piece:
@@ -273,28 +283,29 @@ def test_a_narrowed_table_means_the_same_pixels() -> None:
     assert pixels(rewritten(data)) == pixels(data)
 
 
-def test_16_bit_quantization_tables_of_large_values_keep_sof1() -> None:
-    found = canonical(stream(dqt((0, LARGE)), frame(0xC1, b"\1"), scan(b"\1")))
+@pytest.mark.parametrize("process", [0xC0, 0xC1])
+def test_16_bit_quantization_tables_of_large_values_mean_sof1(process: int) -> None:
+    found = canonical(stream(HUFFMAN, dqt((0, LARGE)), frame(process, b"\1"), scan(b"\1")))
     assert found.process == 0xC1
-    assert markers(bytes(found.codestream)) == [0xDB, 0xC1, 0xDA]
-
-
-def dht(*destinations: int) -> bytes:
-    return segment(0xC4, b"".join(bytes([n]) + bytes(15) + b"\2ab" for n in destinations))
+    assert markers(bytes(found.codestream)) == [0xC4, 0xDB, 0xC1, 0xDA]
+    assert any("relabelled" in line for line in found.changes) == (process == 0xC0)
 
 
 @pytest.mark.parametrize(
-    ("tables", "process"),
+    ("tables", "used", "process"),
     [
-        ([dht(0x00, 0x10, 0x01, 0x11)], 0xC0),
-        ([dht(0x00), dht(0x12)], 0xC1),
-        ([dht(0x00, 0x10, 0x03)], 0xC1),
+        ([dht(0x00, 0x10, 0x01, 0x11)], 0x11, 0xC0),
+        ([dht(0x00), dht(0x12)], 0x02, 0xC1),
+        ([dht(0x00, 0x10, 0x03)], 0x30, 0xC1),
+        ([dht(0x00, 0x10, 0x03)], 0x00, 0xC0),
     ],
 )
 def test_sof1_is_relabelled_where_it_uses_the_tables_of_baseline(
-    tables: list[bytes], process: int
+    tables: list[bytes], used: int, process: int
 ) -> None:
-    found = canonical(stream(*tables, frame(0xC1), scan()))
+    """Which tables a scan uses stands in its header: Td and Ta of each component."""
+    header = segment(0xDA, bytes([1, 1, used, 0, 63, 0]))
+    found = canonical(stream(*tables, frame(0xC1, b"\1"), header + b"\0" * 64))
     assert found.process == process
     assert any("relabelled" in line for line in found.changes) == (process == 0xC0)
 
@@ -308,7 +319,11 @@ def test_relabelling_changes_one_byte() -> None:
     assert rewritten(relabelled(YCBCR, 0xC1)) == rewritten(YCBCR)
 
 
-@pytest.mark.parametrize("payload", [b"\0" + bytes(63), b"\x20" + bytes(200), bytes(66)])
+@pytest.mark.parametrize(
+    "payload",
+    [b"\0" + bytes(63), b"\x20" + bytes(200), bytes(66)],
+    ids=["63 values", "values of 24 bits", "one byte too many"],
+)
 def test_a_malformed_quantization_table_is_damage(payload: bytes) -> None:
     with pytest.raises(DamagedJpeg, match="quantization table"):
         canonical(stream(segment(0xDB, payload), frame(), scan()))
@@ -321,8 +336,52 @@ def test_restart_interval_and_restart_markers_stay() -> None:
 
 
 def test_tables_between_scans_stay_in_their_place() -> None:
-    data = stream(frame(), dht(0), scan(b"\1"), dht(1), segment(0xDD, b"\0\1"), scan(b"\2\3"))
+    first, interval = dht(0x00, 0x10), segment(0xDD, b"\0\1")
+    data = stream(frame(), first, scan(b"\1"), dht(0x00), interval, scan(b"\2\3"))
     assert markers(rewritten(data)) == [0xC0, 0xC4, 0xDA, 0xC4, 0xDD, 0xDA]
+
+
+@pytest.mark.parametrize("process", [0xC0, 0xC1])
+def test_huffman_tables_that_are_missing_are_added_in_front_of_all(process: int) -> None:
+    found = canonical(stream(dht(0x00), frame(process), scan()))
+    assert markers(bytes(found.codestream)) == [0xC4, 0xC4, 0xC0, 0xDA]
+    assert "added the standard Huffman tables" in found.changes
+
+
+@pytest.mark.parametrize("process", [0xC2, 0xC3, 0xC9, 0xF7])
+def test_no_tables_are_added_where_others_than_the_standard_ones_are_meant(process: int) -> None:
+    assert 0xC4 not in markers(rewritten(of_process(process)))
+
+
+def test_what_was_repaired_is_told_first_and_written_anew() -> None:
+    bare = without(YCBCR, 0xE0)
+    for broken, repair in (
+        (bare[:-2], "added the missing EOI"),
+        (b"\xff\xd8" + bare, "removed a second SOI"),
+        (b"\r\n" + bare, "removed 2 bytes in front of SOI"),
+    ):
+        found = canonical(broken)
+        assert found.changes == (repair,)
+        assert bytes(found.codestream) == rewritten(bare)
+
+
+def test_the_number_of_lines_goes_into_the_frame_header() -> None:
+    lines = segment(0xDC, b"\0\x10")
+    found = canonical(stream(HUFFMAN, frame(size=(0, 16)), scan(), lines))
+    assert bytes(found.codestream) == stream(HUFFMAN, frame(size=(16, 16)), scan())
+    assert found.changes == (
+        "took the number of rows from the DNL segment",
+        "removed segment FFDC (6 bytes)",
+    )
+
+
+@pytest.mark.parametrize("transform", [0, 2])
+def test_an_adobe_segment_tells_ycck_from_cmyk(transform: int) -> None:
+    """Nothing else does, and what decodes four components for a conversion has to know."""
+    clean = rewritten(behind_soi(without(make_jpeg(24, 16, "CMYK"), 0xEE), adobe(transform)))
+    assert [piece.payload for piece in take_apart(clean) if piece.marker == 0xEE] == [
+        b"Adobe\0\x64\0\0\0\0" + bytes([transform])
+    ]
 
 
 def test_jpeg_ls_keeps_its_parameters_and_the_colour_transform_of_hp() -> None:
@@ -353,3 +412,28 @@ def test_a_codestream_is_its_bytes_wherever_it_is_cut(pieces: list[bytes], cut: 
     assert (len(one), bytes(one), b"".join(one)) == (len(whole), whole, whole)
     assert one != Codestream((whole, b"\0"))
     assert one != whole
+
+
+SECRET = b"DOE^JANE"
+
+
+@pytest.mark.parametrize(
+    "hidden",
+    [
+        segment(0xDB, b"\3" + SECRET * 8),
+        segment(0xC4, b"\x13" + bytes(7) + b"\x08" + bytes(8) + SECRET),
+        segment(0xE8, b"mrfx" + SECRET),
+        segment(0xF8, b"\1" + SECRET),
+        segment(0xCC, SECRET),
+    ],
+    ids=["an unused DQT", "an unused DHT", "APP8", "LSE", "DAC"],
+)
+def test_tables_that_nobody_uses_hide_nothing(hidden: bytes) -> None:
+    clean = rewritten(behind_soi(make_jpeg(16, 16), hidden))
+    assert SECRET not in clean
+    assert clean == rewritten(make_jpeg(16, 16))
+
+
+def test_a_restart_interval_is_two_bytes() -> None:
+    with pytest.raises(DamagedJpeg, match="restart interval"):
+        canonical(behind_soi(make_jpeg(16, 16), segment(0xDD, b"\0\0" + SECRET)))

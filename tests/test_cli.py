@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -43,7 +44,8 @@ def jpegstow(*arguments: str | Path, url: str = "", **environment: str) -> Resul
 def test_it_tells_its_version_and_its_commands() -> None:
     assert jpegstow("--version").output == f"jpegstow, version {__version__}\n"
     shown = jpegstow("-h").output
-    for command in ("serve", "archive", "convert", "inspect", "send", "templates", "settings"):
+    commands = "serve archive convert inspect census send templates codes settings"
+    for command in commands.split():
         assert f"\n  {command} " in shown
 
 
@@ -68,7 +70,7 @@ def test_convert_writes_a_folder_and_goes_on_after_a_bad_one(folder: Path) -> No
     ended = jpegstow("convert", folder, "-o", folder / "out")
     assert ended.exit_code == 1
     assert sorted(path.name for path in (folder / "out").iterdir()) == ["0.dcm", "1.dcm"]
-    assert "bad.jpg: the JPEG is truncated" in ended.stderr
+    assert "bad.jpg: the entropy-coded data is damaged" in ended.stderr
 
 
 def test_convert_makes_the_same_file_again(folder: Path) -> None:
@@ -107,8 +109,41 @@ def test_inspect_tells_what_a_jpeg_is_and_what_would_be_done(folder: Path) -> No
     assert good["transfer_syntax"] == "1.2.840.10008.1.2.4.50"
     assert good["photometric_interpretation"] == "YBR_FULL_422"
     assert "removed comment (5 bytes)" in good["normalised"]
-    assert bad["refused"]["reason"] == "truncated"
+    assert bad["refused"]["reason"] == "damaged-scan"
     assert "normalised" not in bad
+
+
+def test_inspect_tells_what_would_be_transformed(folder: Path) -> None:
+    lying = make_jpeg(32, 16, orientation=6, progressive=True)
+    (folder / "lying.jpg").write_bytes(lying)
+    (report,) = json.loads(jpegstow("inspect", folder / "lying.jpg").stdout)
+    assert (report["process"], report["orientation"]) == ("SOF2", 6)
+    assert (report["rows"], report["columns"]) == (16, 32)  # as they are coded
+    assert report["transfer_syntax"] == "1.2.840.10008.1.2.4.50"
+    assert report["normalised"][-2:] == [
+        "recoded progressive as baseline",
+        "turned a quarter clockwise without loss",
+    ]
+
+
+def test_inspect_obeys_the_policies(folder: Path) -> None:
+    (folder / "odd.jpg").write_bytes(make_jpeg(33, 17, orientation=3))
+    (folder / "press.jpg").write_bytes(make_jpeg(mode="CMYK"))
+
+    def inspected(name: str, **environment: str) -> dict[str, Any]:
+        (report,) = json.loads(jpegstow("inspect", folder / name, **environment).stdout)
+        return dict(report)
+
+    assert inspected("odd.jpg")["normalised"][-1].startswith("decoded, turned by a half and")
+    kept = inspected("odd.jpg", UPRIGHT="lossless-or-keep")
+    assert kept["normalised"][-1].startswith("left as it lies")
+    assert inspected("odd.jpg", UPRIGHT="refuse")["refused"]["reason"] == "rotated"
+    press = inspected("press.jpg")
+    assert (press["colour"], press["refused"]["reason"]) == ("CMYK or YCCK", "cmyk")
+    assert "refused" not in inspected("press.jpg", CMYK="convert")
+    (folder / "closed.jpg").write_bytes(JPEG[:-100] + JPEG[-2:])
+    assert inspected("closed.jpg")["refused"]["reason"] == "damaged-scan"
+    assert "refused" not in inspected("closed.jpg", VERIFY_SCAN="off")
 
 
 def test_inspect_agrees_with_another_reader(folder: Path) -> None:
@@ -129,7 +164,7 @@ def test_send_stores_files_and_sums_up(folder: Path, store: ScriptedServer) -> N
 def test_send_ends_with_1_unless_all_are_stored(folder: Path, store: ScriptedServer) -> None:
     ended = jpegstow("send", folder, url=store.dicomweb_url)
     assert (ended.exit_code, ended.stdout) == (1, "1 refused, 2 stored\n")
-    assert "bad.jpg: refused: the JPEG is truncated" in ended.stderr
+    assert "bad.jpg: refused: the entropy-coded data is damaged" in ended.stderr
     assert len(store.requests) == 2
 
 
@@ -192,6 +227,7 @@ MISUSES = {
     "nothing to convert": ["convert", "{}/absent.jpg", "-o", "{}/out"],
     "nothing to inspect": ["inspect", "{}/*.tiff"],
     "a template that isn't there": ["templates", "absent"],
+    "nothing to count": ["census", "{}/absent"],
     "an unknown command": ["sing"],
 }
 
@@ -215,19 +251,26 @@ def test_a_bad_template_name_is_told_for_each_file(folder: Path, store: Scripted
     assert "secondary-capture-image" in ended.stderr
 
 
-@pytest.mark.parametrize("command", ["serve", "archive", "send x", "convert x -o y", "inspect x"])
+@pytest.mark.parametrize(
+    "command", ["serve", "archive", "send x", "convert x -o y", "inspect x", "census /dev/null"]
+)
 def test_bad_settings_are_told_all_at_once_by_every_command(command: str) -> None:
-    bad = {"MAX_PIXELS": "0", "PORT": "x", "DICOMWEB_AUTH": "basic"}
+    bad = {"MAX_PIXELS": "0", "UPRIGHT": "crop", "PORT": "x", "DICOMWEB_AUTH": "basic"}
     ended = jpegstow(*command.split(), **bad)
     assert ended.exit_code == 2
     names = [line.split(":")[1].strip() for line in ended.stderr.splitlines()]
-    assert names == ["MAX_PIXELS", "PORT", "DICOMWEB_USER"]
+    assert names == ["MAX_PIXELS", "UPRIGHT", "PORT", "DICOMWEB_USER"]
 
 
 def test_templates_are_listed_and_shown() -> None:
     listed = jpegstow("templates").stdout.splitlines()
     assert [line.split()[0] for line in listed] == [
+        "dermoscopic-photography-image",
+        "ophthalmic-photography-8-bit-image",
+        "scanned-document",
         "secondary-capture-image",
+        "vl-endoscopic-image",
+        "vl-microscopic-image",
         "vl-photographic-image",
     ]
     shown = json.loads(jpegstow("templates", "vl-photographic-image").stdout)

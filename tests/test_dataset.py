@@ -8,13 +8,12 @@ from typing import Any
 import pytest
 from pydicom import Dataset
 
-from service.dicom import attributes, json_model, part10, template
+from service.dicom import attributes, consistency, json_model, part10, template
 from service.dicom.dataset import Instance, describe, merge, overlay
-from service.dicom.jpeg import inspect
-from service.dicom.normalise import normalise
 from service.dicom.template import Template
 from service.dicom.uid import Identity
-from service.errors import UnsupportedJpeg
+from service.errors import BadAttribute, UnsupportedJpeg
+from tests.describing import normalised
 from tests.jpegs import make_jpeg
 from tests.judges import require_tool
 from tests.streams import of_process
@@ -22,7 +21,7 @@ from tests.streams import of_process
 FOLDER = Path(__file__).parents[1] / "templates"
 TEMPLATES = {p.stem: template.parse(p.stem, p.read_bytes()) for p in sorted(FOLDER.glob("*.json"))}
 PHOTOGRAPH, CAPTURE = TEMPLATES["vl-photographic-image"], TEMPLATES["secondary-capture-image"]
-IDENTITY = Identity("2.25.1", "2.25.2", "2.25.3")
+IDENTITY = Identity("2.25.1", "2.25.2", "2.25.3", "2.25.4")
 CALLER: dict[str, Any] = {
     "PatientName": "Yamada^Tarou=山田^太郎",
     "PatientID": "P-7",
@@ -41,11 +40,31 @@ CALLER: dict[str, Any] = {
 }
 
 
+# What some SOP classes want.
+WANTED: dict[str, Any] = {
+    "ImageLaterality": "R",
+    "AnatomicRegionSequence": "hand",
+    "Manufacturer": "Acme",
+    "ManufacturerModelName": "Dermatoscope",
+    "DeviceSerialNumber": "7",
+    "SoftwareVersions": "1.0",
+    "ContentDate": "20240305",
+    "ContentTime": "140709",
+    "AcquisitionDateTime": "20240305140709",
+    "AcquisitionDeviceTypeCodeSequence": "external camera",
+}
+
+
+def least(of: Template) -> dict[str, Any]:
+    return {keyword: WANTED[keyword] for keyword in consistency.WANTED.get(of.sop_class, ())}
+
+
 def instance(
     data: bytes, of: Template = PHOTOGRAPH, caller: dict[str, Any] | None = None
 ) -> Instance:
     said = attributes.parse(CALLER if caller is None else caller)
-    return describe(normalise(data, inspect(data)), merge(of, said), IDENTITY)
+    found = normalised(data)
+    return describe(found, merge(of, found.tags, said), IDENTITY)
 
 
 COLOUR = instance(make_jpeg(64, 48))
@@ -110,6 +129,43 @@ def test_a_lossy_image_says_so_with_ratio_and_method() -> None:
     assert len(str(dataset.LossyImageCompressionRatio)) <= 16
 
 
+def test_an_image_encoded_again_says_so_with_a_value_for_each_time() -> None:
+    upright = instance(make_jpeg(33, 17))
+    dataset = instance(make_jpeg(33, 17, orientation=3)).dataset
+    assert upright.dataset.ImageType == ["ORIGINAL", "PRIMARY"]
+    assert dataset.ImageType == ["DERIVED", "PRIMARY"]
+    assert dataset.DerivationDescription.startswith("Decoded, turned by a half and encoded again")
+    assert dataset.LossyImageCompression == "01"
+    assert dataset.LossyImageCompressionMethod == ["ISO_10918_1"] * 2
+    before, after = dataset.LossyImageCompressionRatio
+    assert before == upright.dataset.LossyImageCompressionRatio
+    assert 1 < after < before
+
+
+def test_an_image_turned_without_loss_is_the_original() -> None:
+    dataset = instance(make_jpeg(32, 16, orientation=6)).dataset
+    assert (dataset.Rows, dataset.Columns) == (32, 16)
+    assert dataset.ImageType == ["ORIGINAL", "PRIMARY"]
+    assert "DerivationDescription" not in dataset
+    assert dataset.LossyImageCompressionMethod == "ISO_10918_1"
+
+
+def test_other_values_of_the_image_type_stay_when_it_is_derived() -> None:
+    said = {"ImageType": ["ORIGINAL", "SECONDARY", "LABEL"]}
+    dataset = instance(make_jpeg(33, 17, orientation=3), caller=said).dataset
+    assert dataset.ImageType == ["DERIVED", "SECONDARY", "LABEL"]
+    dataset = instance(make_jpeg(33, 17, orientation=3), caller={"ImageType": None}).dataset
+    assert dataset.ImageType == ["DERIVED", "PRIMARY"]
+
+
+def test_an_icc_profile_comes_along_and_srgb_is_named() -> None:
+    dataset = instance(make_jpeg(16, 16, icc=True)).dataset
+    assert dataset.ICCProfile[36:40] == b"acsp"
+    assert dataset.ICCProfile[12:24] == b"scnrRGB XYZ "
+    assert "ICCProfile" not in COLOUR.dataset
+    assert "ICCProfile" not in instance(make_jpeg(16, 16, "L", icc=True)).dataset
+
+
 @pytest.mark.parametrize(
     ("data", "method"),
     [
@@ -137,13 +193,14 @@ def test_deep_samples_are_for_secondary_capture_only(
 ) -> None:
     with pytest.raises(UnsupportedJpeg, match="use the template secondary-capture-image") as caught:
         instance(data, PHOTOGRAPH)
-    assert caught.value.reason == "bits"
+    assert caught.value.reason == "sop-class"
     dataset = instance(data, CAPTURE).dataset
     assert (dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit) == bits
 
 
 def test_the_caller_overrides_the_template_and_the_image_overrides_both() -> None:
     model = json_model.to_json(CAPTURE.dataset)
+    del model["00080070"]
     model |= {"Manufacturer": "Acme", "StudyDescription": "from the template"}
     mine = template.parse("mine", json_model.dumps(model))
     dataset = instance(
@@ -152,6 +209,35 @@ def test_the_caller_overrides_the_template_and_the_image_overrides_both() -> Non
     assert (dataset.Manufacturer, dataset.StudyDescription) == ("Acme", "from the caller")
     assert dataset.Modality == "DMS"
     assert (dataset.PatientName, dataset.Rows) == (None, 16)
+
+
+def test_the_camera_overrides_the_template_and_the_caller_overrides_both() -> None:
+    model = json_model.to_json(CAPTURE.dataset)
+    mine = template.parse("mine", json_model.dumps(model | {"0008002A": {"vr": "DT"}}))
+    data = make_jpeg(16, 16, taken="2024:03:05 14:07:09")
+    assert instance(data, mine, {}).dataset.AcquisitionDateTime == "20240305140709"
+    said = {"AcquisitionDateTime": "1999"}
+    assert instance(data, mine, said).dataset.AcquisitionDateTime == "1999"
+
+
+@pytest.mark.parametrize(
+    ("of", "keyword"),
+    [
+        (name, keyword)
+        for name, of in TEMPLATES.items()
+        for keyword in consistency.WANTED.get(of.sop_class, ())
+    ],
+)
+@pytest.mark.parametrize("empty", [True, False], ids=["empty", "absent"])
+def test_what_a_sop_class_wants_is_asked_for(of: str, keyword: str, *, empty: bool) -> None:
+    said = least(TEMPLATES[of])
+    assert instance(make_jpeg(16, 16), TEMPLATES[of], said)
+    if keyword not in TEMPLATES[of].dataset or empty:
+        said = {name: value for name, value in said.items() if name != keyword}
+        said |= {keyword: None} if empty else {}
+        with pytest.raises(BadAttribute, match=f"wants {keyword}") as caught:
+            instance(make_jpeg(16, 16), TEMPLATES[of], said)
+        assert (caught.value.reason, caught.value.where) == ("missing-attribute", keyword)
 
 
 def test_an_empty_value_of_the_caller_empties_the_template() -> None:
@@ -180,15 +266,15 @@ def test_overlaying_leaves_both_as_they_were() -> None:
         ({}, True),
         ({"ImageLaterality": "L"}, False),
         ({"ImageLaterality": ""}, True),
-        ({"ImageLaterality": "L", "Laterality": "L"}, True),
+        ({"ImageLaterality": "L", "Laterality": "L"}, False),
         ({"Laterality": "R"}, True),
     ],
 )
-def test_an_empty_laterality_yields_to_that_of_the_image(
+def test_laterality_yields_to_that_of_the_image(
     caller: dict[str, Any],
     present: bool,  # noqa: FBT001
 ) -> None:
-    assert ("Laterality" in merge(CAPTURE, attributes.parse(caller))) is present
+    assert ("Laterality" in merge(CAPTURE, {}, attributes.parse(caller))) is present
     assert "Laterality" in CAPTURE.dataset
 
 
@@ -208,7 +294,7 @@ def dciodvfy(path: Path, pieces: Iterable[bytes | memoryview]) -> list[str]:
 def test_dciodvfy_finds_no_error(
     name: str, caller: dict[str, Any], mode: str, tmp_path: Path
 ) -> None:
-    made = instance(make_jpeg(250, 187, mode), TEMPLATES[name], caller)
+    made = instance(make_jpeg(250, 187, mode), TEMPLATES[name], caller | least(TEMPLATES[name]))
     pieces = part10.encode(made.dataset, made.codestream, made.transfer_syntax)
     assert dciodvfy(tmp_path / "instance.dcm", pieces) == []
 

@@ -147,6 +147,14 @@ def test_what_comes_back_is_what_was_answered_and_said(trip: Trip) -> None:
     assert dataset.SpecificCharacterSet == "ISO_IR 192"
 
 
+def test_the_file_tells_when_it_was_taken_and_in_what_colours(trip: Trip) -> None:
+    dataset = trip.dataset
+    assert dataset.AcquisitionDateTime == "20240305140709"
+    assert (dataset.ContentDate, dataset.ContentTime) == ("20240305", "140709")
+    assert ("ICCProfile" in dataset) is (dataset.SamplesPerPixel == 3)
+    assert dataset.get("ICCProfile", b"")[12:24] in {b"scnrRGB XYZ ", b""}
+
+
 def test_the_entropy_coded_bytes_are_those_of_the_upload(trip: Trip) -> None:
     assert entropy_coded(trip.codestream) == entropy_coded(trip.jpeg)
     assert len(entropy_coded(trip.jpeg)) > 1000
@@ -215,6 +223,39 @@ def test_a_browser_sees_the_picture(trip: Trip, tmp_path: Path) -> None:
     with Image.open(BytesIO(rendered.content)) as image:
         seen = np.asarray(image, np.int16)
     assert np.abs(seen - pixels_of(trip.jpeg, tmp_path)).max() <= 1
+
+
+TRANSFORMED: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "progressive": ({"progressive": True}, ["recoded progressive as baseline"]),
+    "on its side": (
+        {"orientation": 6, "mode": "L"},
+        ["turned a quarter clockwise without loss"],
+    ),
+    "on its side and progressive": (
+        {"orientation": 8, "mode": "L", "progressive": True},
+        ["recoded progressive as baseline", "turned a quarter counterclockwise without loss"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("options", "told"), TRANSFORMED.values(), ids=TRANSFORMED)
+def test_what_is_transformed_comes_back_upright_with_the_same_pixels(
+    options: dict[str, Any], told: list[str], serving: Serving, tmp_path: Path
+) -> None:
+    jpeg = make_jpeg(200, 104, comment=COMMENT, gps=True, **options)
+    (instance,) = serving.post(jpeg, PatientID="P-7").json()["instances"]
+    assert [line for line in instance["normalised"] if "removed" not in line] == told
+    accept = {"Accept": "application/dicom; transfer-syntax=*"}
+    file = requests.get(instance["RetrieveURL"], headers=accept, timeout=BOUND).content
+    trip = Trip(jpeg, instance["SOPClassUID"], instance, tmp_path / "back.dcm")
+    trip.file.write_bytes(file)
+    assert trip.dataset.file_meta.TransferSyntaxUID == "1.2.840.10008.1.2.4.50"
+    assert [each for each in PRIVATE if each in file] == []
+    run("dcmj2pnm", trip.file, tmp_path / "dcmtk.ppm")
+    turns = {6: -1, 8: 1}.get(options.get("orientation", 1), 0)
+    expected = np.rot90(pixels_of(jpeg, tmp_path), turns)
+    # Rows first or columns first, the inverse DCT of a turned block rounds otherwise.
+    assert np.abs(read(tmp_path / "dcmtk.ppm") - expected).max() <= abs(turns)
 
 
 def instances_of(serving: Serving, study: str) -> list[Any]:

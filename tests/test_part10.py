@@ -20,13 +20,12 @@ from service.dicom import part10
 from service.dicom.attributes import parse
 from service.dicom.codestream import Codestream
 from service.dicom.dataset import Instance, describe, merge
-from service.dicom.jpeg import inspect
 from service.dicom.json_model import to_json
-from service.dicom.normalise import normalise
 from service.dicom.template import Template
 from service.dicom.template import parse as parse_template
 from service.dicom.uid import Identity
 from service.errors import BadRequest
+from tests.describing import normalised
 from tests.jpegs import make_jpeg
 from tests.judges import require_tool
 from tests.streams import adobe, behind_soi, with_identifiers, without
@@ -37,9 +36,9 @@ SAID = {"PatientName": "Yamada^Tarou=山田^太郎", "PatientID": "P-7", "Patien
 
 
 def instance(data: bytes) -> Instance:
-    merged = merge(TEMPLATE, parse(SAID))
-    identity = Identity("2.25.1", "2.25.2", "2.25.3")
-    return describe(normalise(data, inspect(data)), merged, identity)
+    merged = merge(TEMPLATE, {}, parse(SAID))
+    identity = Identity("2.25.1", "2.25.2", "2.25.3", "2.25.4")
+    return describe(normalised(data, VERIFY_SCAN="off"), merged, identity)
 
 
 def file_of(made: Instance) -> bytes:

@@ -76,10 +76,10 @@ def test_attributes_come_as_metadata(
 
 
 def test_metadata_and_fields_are_joined(client: FlaskClient, store: ScriptedServer) -> None:
-    metadata = json.dumps({"AnatomicRegionSequence": [{"CodeValue": "T-01000"}]})
+    metadata = json.dumps({"AnatomicRegionSequence": [{"CodeMeaning": "Skin"}]})
     assert post(client, JPEG, metadata=metadata, PatientID="P-7").status_code == 201
     (dataset,) = sent(store)
-    assert dataset.AnatomicRegionSequence[0].CodeValue == "T-01000"
+    assert dataset.AnatomicRegionSequence[0].CodeMeaning == "Skin"
     assert dataset.PatientID == "P-7"
 
 

@@ -170,7 +170,7 @@ def test_a_ready_dicom_file_is_sent_byte_for_byte(store: ScriptedServer, tmp_pat
 
 UNSENT = {
     "a PNG": (b"\x89PNG\r\n\x1a\n", "a.jpg", {}, "PNG"),
-    "half a JPEG": (JPEG[:-50], "a.jpg", {}, "truncated"),
+    "half a JPEG": (JPEG[:-50], "a.jpg", {}, "damaged"),
     "a bad attribute": (JPEG, "a.jpg", {"StudyDate": "Quixote"}, "StudyDate"),
     "no DICOM file": (JPEG, "a.dcm", {}, "DICOM"),
 }

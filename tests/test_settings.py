@@ -33,6 +33,12 @@ def test_without_an_environment_everything_has_its_default() -> None:
         ("TEMPLATES_DIR", "mine", Path("mine")),
         ("TEMPLATES_DIR", "", None),
         ("MAX_PIXELS", "1", 1),
+        ("TRANSFORM_MEMORY", "1048576", 1_048_576),
+        ("UPRIGHT", "lossless-or-keep", "lossless-or-keep"),
+        ("UPRIGHT", "refuse", "refuse"),
+        ("CMYK", "convert", "convert"),
+        ("VERIFY_SCAN", "on", True),
+        ("VERIFY_SCAN", "off", False),
         ("PORT", "0", 0),
         ("UID_NAMESPACE", "é 🦷", "é 🦷"),
     ],
@@ -64,6 +70,13 @@ BAD = [
     ("MAX_UPLOAD_BYTES", "1023"),
     ("MAX_UPLOAD_BYTES", "30MB"),
     ("MAX_PIXELS", "0"),
+    ("TRANSFORM_MEMORY", "1048575"),
+    ("TRANSFORM_MEMORY", "512MB"),
+    ("UPRIGHT", "crop"),
+    ("CMYK", "on"),
+    ("VERIFY_SCAN", "yes"),
+    ("VERIFY_SCAN", "ON"),
+    ("VERIFY_SCAN", ""),
     ("MAX_IMAGES", "901"),
     ("PORT", "65536"),
     ("PORT", "-1"),
@@ -210,4 +223,7 @@ def test_the_table_has_a_row_for_every_setting() -> None:
     ]
     assert all(row.count(" | ") == 2 and row.endswith(". |") for row in rows)
     assert "| `PORT` | `8080` | The port of the service. |" in rows
+    defaults = {row.split(" | ")[0].strip("| `"): row.split(" | ")[1] for row in rows}
+    assert (defaults["UPRIGHT"], defaults["CMYK"]) == ("`reencode`", "`refuse`")
+    assert (defaults["VERIFY_SCAN"], defaults["TRANSFORM_MEMORY"]) == ("`on`", "`536870912`")
     assert not any(row.split(" | ")[2] == "" for row in rows)

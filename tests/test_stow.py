@@ -16,9 +16,7 @@ from pydicom import dcmread
 from service.dicom import part10
 from service.dicom.attributes import parse
 from service.dicom.dataset import Instance, describe, merge
-from service.dicom.jpeg import inspect
 from service.dicom.multipart import Payload
-from service.dicom.normalise import normalise
 from service.dicom.outcome import Conflict, Rejected, Stored, Unavailable, Verdict
 from service.dicom.stow import (
     MAX_REASON,
@@ -30,6 +28,7 @@ from service.dicom.stow import (
 )
 from service.dicom.template import parse as parse_template
 from service.dicom.uid import Identity
+from tests.describing import normalised
 from tests.jpegs import make_jpeg
 from tests.streams import of_process
 
@@ -37,9 +36,9 @@ FILE = Path(__file__).parents[1] / "templates" / "secondary-capture-image.json"
 
 
 def instance(number: int, data: bytes) -> Instance:
-    merged = merge(parse_template(FILE.stem, FILE.read_bytes()), parse({"PatientID": "P-7"}))
-    identity = Identity("2.25.1", "2.25.2", f"2.25.{number}")
-    return describe(normalise(data, inspect(data)), merged, identity)
+    merged = merge(parse_template(FILE.stem, FILE.read_bytes()), {}, parse({"PatientID": "P-7"}))
+    identity = Identity("2.25.1", "2.25.2", f"2.25.{number}", "2.25.9")
+    return describe(normalised(data, VERIFY_SCAN="off"), merged, identity)
 
 
 INSTANCES = [

@@ -22,6 +22,7 @@ from tests.peers import ScriptedServer, parts_of, stored
 from tests.peers.steps import Respond
 from tests.peers.stow import failed
 from tests.serving import UPLOAD, client_for, form, only, post, upload
+from tests.streams import of_process
 
 JPEG = make_jpeg()
 PROBLEM = "application/problem+json"
@@ -79,16 +80,46 @@ def test_a_stored_instance_is_answered_with_all_that_names_it(
 def test_each_image_of_a_request_has_its_own_result(
     client: FlaskClient, store: ScriptedServer
 ) -> None:
-    response = post(client, JPEG, png(), make_jpeg(seed=1), make_jpeg(progressive=True))
+    response = post(client, JPEG, png(), make_jpeg(progressive=True, seed=1), JPEG[:-100])
     assert (response.status_code, response.mimetype) == (207, "application/json")
     instances = response.get_json()["instances"]
-    assert [one["status"] for one in instances] == [201, 415, 201, 415]
+    assert [one["status"] for one in instances] == [201, 415, 201, 422]
     assert "PNG" in instances[1]["detail"]
     assert "RetrieveURL" not in instances[1]
-    assert "progressive" in instances[3]["detail"]
+    assert "normalised" not in instances[3]
+    assert "entropy-coded data is damaged" in instances[3]["detail"]
     (request,) = store.requests
     stored_uids = [item["00080018"]["Value"][0] for item in json.loads(parts_of(request)[0][1])]
     assert stored_uids == [instances[0]["SOPInstanceUID"], instances[2]["SOPInstanceUID"]]
+
+
+TRANSFORMED: dict[str, tuple[bytes, str]] = {
+    "progressive": (make_jpeg(progressive=True), "recoded progressive as baseline"),
+    "on its side": (make_jpeg(orientation=6), "turned a quarter clockwise without loss"),
+    "on its side, of an odd size": (
+        make_jpeg(63, 47, orientation=6),
+        (
+            "decoded, turned a quarter clockwise and encoded again at quality 98, since it could "
+            "not be turned upright without loss"
+        ),
+    ),
+    "without EOI": (JPEG[:-2], "added the missing EOI"),
+    "behind a line break": (b"\r\n" + JPEG, "removed 2 bytes in front of SOI"),
+    "with a second SOI": (JPEG[:2] + JPEG, "removed a second SOI"),
+}
+
+
+@pytest.mark.parametrize(("image", "change"), TRANSFORMED.values(), ids=TRANSFORMED)
+def test_what_was_done_to_a_picture_is_told_in_the_answer_and_the_log(
+    image: bytes, change: str, client: FlaskClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    response = post(client, image)
+    instance = only(response)
+    assert response.status_code == 201
+    assert instance["TransferSyntaxUID"] == "1.2.840.10008.1.2.4.50"
+    assert (instance["Rows"] > instance["Columns"]) is ("quarter" in change)
+    assert change in instance["normalised"]
+    assert json.loads(capsys.readouterr().out)["normalised"] == instance["normalised"]
 
 
 def test_images_that_all_are_stored_are_answered_with_201(client: FlaskClient) -> None:
@@ -132,13 +163,17 @@ BAD_IMAGES = {
     "a WebP named .jpg": (saved("WEBP"), 415, "WebP"),
     "a HEIC named .jpg": (HEIC, 415, "HEIC"),
     "text": (b"this is no picture", 415, "JPEG"),
-    "a truncated JPEG": (make_jpeg(400, 300)[:-1000], 422, "truncated"),
-    "a JPEG without EOI": (JPEG[:-2], 422, "truncated"),
+    "a truncated JPEG": (make_jpeg(400, 300)[:-1000], 422, "damaged-scan"),
+    "a truncated JPEG with EOI": (make_jpeg(400, 300)[:-1000] + JPEG[-2:], 422, "damaged-scan"),
+    "a truncated progressive JPEG": (
+        make_jpeg(400, 300, progressive=True)[:-9000],
+        422,
+        "truncated",
+    ),
     "the first bytes of a JPEG": (JPEG[:100], 422, "truncated"),
     "a bomb": (bomb(), 413, "65500 x 65500"),
-    "a progressive JPEG": (make_jpeg(progressive=True), 415, "progressive"),
     "a CMYK JPEG": (make_jpeg(mode="CMYK"), 415, "CMYK"),
-    "a picture on its side": (make_jpeg(orientation=6), 415, "orientation 6"),
+    "a hierarchical JPEG": (of_process(0xC5), 415, "hierarchical"),
 }
 
 
@@ -340,7 +375,7 @@ def test_no_value_and_no_name_of_a_file_reaches_the_log_or_the_answer(
 ) -> None:
     said = {"PatientName": "Quixote^Alonso", "PatientID": "Rocinante-7", "StudyID": "Dulcinea"}
     good = upload(client, **form(JPEG, filename="Quixote Alonso 1605.jpg", **said))
-    bad = upload(client, **form(JPEG[:-2], filename="Quixote.jpg", **said))
+    bad = upload(client, **form(JPEG[:-100], filename="Quixote.jpg", **said))
     raw = upload(client, data=JPEG, query_string=said)
     assert (good.status_code, bad.status_code, raw.status_code) == (201, 422, 201)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]

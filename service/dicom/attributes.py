@@ -21,7 +21,7 @@ from pydicom.datadict import (
 )
 from pydicom.tag import BaseTag
 
-from service.dicom import values
+from service.dicom import coded, values
 from service.errors import BadAttribute
 
 MAX_DEPTH: Final = 8
@@ -40,6 +40,9 @@ IMAGE_FACTS: Final = frozenset(
         "PlanarConfiguration",
         "NumberOfFrames",
         "FrameIncrementPointer",
+        "FrameTime",
+        "PixelAspectRatio",
+        "PaletteColorLookupTableUID",
         "SmallestImagePixelValue",
         "LargestImagePixelValue",
         "SmallestPixelValueInSeries",
@@ -67,7 +70,27 @@ IMAGE_FACTS: Final = frozenset(
 )
 
 # What the service decides: the character set of all it writes, and the name of the instance.
-OWN: Final = frozenset({"SpecificCharacterSet", "SOPInstanceUID", "InstanceCoercionDateTime"})
+OWN: Final = frozenset(
+    {
+        "SpecificCharacterSet",
+        "SOPInstanceUID",
+        "InstanceCoercionDateTime",
+        # These are of queries and answers, not of instances.
+        "QueryRetrieveLevel",
+        "RetrieveAETitle",
+        "RetrieveURL",
+        "InstanceAvailability",
+        "AvailableTransferSyntaxUID",
+        "ModalitiesInStudy",
+        "NumberOfPatientRelatedStudies",
+        "NumberOfPatientRelatedSeries",
+        "NumberOfPatientRelatedInstances",
+        "NumberOfStudyRelatedSeries",
+        "NumberOfStudyRelatedInstances",
+        "NumberOfSeriesRelatedInstances",
+        "LengthToEnd",
+    }
+)
 
 FORBIDDEN_TO_CALLERS: Final = IMAGE_FACTS | OWN | {"SOPClassUID"}
 FORBIDDEN_TO_TEMPLATES: Final = IMAGE_FACTS | OWN | {"StudyInstanceUID", "SeriesInstanceUID"}
@@ -178,22 +201,38 @@ def _checked(tag: BaseTag, value: Any, where: str, vr: str) -> Any:
     if vr == "SQ":
         return _items(value, where)
     several = value if isinstance(value, list) else [value]
-    vm = dictionary_VM(tag)
+    vm, keyword = dictionary_VM(tag), dictionary_keyword(tag)
     least, most = multiplicity(vm)
     if not least <= len(several) <= most:
         detail = f"the attribute has {len(several)} values, its value multiplicity is {vm}"
         raise BadAttribute(detail, where=where)
-    checked = [values.check(dictionary_keyword(tag), vr, one, where) for one in several]
+    # PS3.18 F.2.5: null stands for an empty one of several values.
+    checked = [
+        "" if one in (None, "") and len(several) > 1 else values.check(keyword, vr, one, where)
+        for one in several
+    ]
     return checked[0] if len(checked) == 1 else checked
 
 
 def _items(value: Any, where: str) -> list[Dataset]:
+    if isinstance(value, str):
+        value = coded.item(where.rpartition(".")[2], value, where)
     items = [value] if isinstance(value, Mapping) else value
     if not isinstance(items, list) or not all(isinstance(item, Mapping) for item in items):
         raise BadAttribute("a sequence is a list of objects", where=where)
     if where.count("[") >= MAX_DEPTH:
         raise BadAttribute(f"sequences are nested more than {MAX_DEPTH} deep", where=where)
-    return [parse(item, _FORBIDDEN_IN_ITEMS, f"{where}[{n}].") for n, item in enumerate(items, 1)]
+    parsed = [parse(item, _FORBIDDEN_IN_ITEMS, f"{where}[{n}].") for n, item in enumerate(items, 1)]
+    for n, item in enumerate(parsed, 1):
+        _check_code(item, f"{where}[{n}]")
+    return parsed
+
+
+def _check_code(item: Dataset, where: str) -> None:
+    """Refuse half a code: PS3.3 Table 8.8-1."""
+    for keyword in ("CodingSchemeDesignator", "CodeMeaning"):
+        if item.get("CodeValue") and not item.get(keyword):
+            raise BadAttribute("a code has no " + keyword, where=f"{where}.{keyword}")
 
 
 def multiplicity(vm: str) -> tuple[int, float]:

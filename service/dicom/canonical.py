@@ -8,13 +8,13 @@ Interpretation, and decoders that look into the stream are told the same: YCbCr 
 identifiers 1, 2, 3 and the absence of an Adobe segment, RGB by an Adobe segment with transform 0.
 """
 
-import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from service.dicom import jpeg
+from service.dicom import jpeg, scans, tables
 from service.dicom.codestream import Buffer, Codestream
+from service.dicom.huffman import STANDARD_TABLES
 from service.dicom.jpeg import JpegHeader, Segment
 from service.errors import DamagedJpeg
 
@@ -50,7 +50,7 @@ def canonicalise(data: bytes, header: JpegHeader) -> Canonical:
     """Rewrite the headers of a JPEG that is otherwise fit for DICOM.
 
     An extended (SOF1) JPEG of 8 bits that uses baseline's tables only is baseline but for its
-    marker, and is labelled so.
+    marker, and is labelled so; a baseline one with other tables is extended.
 
     Returns
     -------
@@ -62,40 +62,56 @@ def canonicalise(data: bytes, header: JpegHeader) -> Canonical:
     DamagedJpeg
         If the scan headers name components that the frame header doesn't have.
     """
-    baseline = (
-        header.process == 0xC1 and header.precision == 8 and _has_baseline_tables(data, header)
-    )
-    process = 0xC0 if baseline else header.process
+    process = _process(data, header)
     identifiers = _identifiers(header)
-    pieces: list[Buffer] = [_SOI]
-    if header.rgb and header.process != jpeg.SOF55:
-        pieces.append(ADOBE_RGB)
-    view = memoryview(data)
+    missing = _missing_tables(data, header)
+    now = replace(header, process=process)
+    used = scans.used_huffman_tables(data, header)
+    pieces: list[Buffer] = [_SOI, _adobe(header), missing]
     for segment in header.segments:
-        pieces += _kept(view, segment, process, identifiers)
+        pieces += _kept(data, segment, now, identifiers, used)
     pieces.append(_EOI)
-    changes = [*_removed(data, header), *_rewritten(header, baseline, identifiers)]
+    changes = [
+        *header.repairs,
+        *(["added the standard Huffman tables"] if missing else []),
+        *_removed(data, header),
+        *_relabelled(header.process, process),
+        *_rewritten(data, header, identifiers),
+    ]
     return Canonical(Codestream(tuple(_joined(pieces))), process, tuple(changes))
 
 
+def _process(data: bytes, header: JpegHeader) -> int:
+    """Return the process that the tables of a sequential JPEG of 8 bits allow."""
+    if header.process not in {0xC0, 0xC1} or header.precision != 8:
+        return header.process
+    return 0xC0 if _has_baseline_tables(data, header) else 0xC1
+
+
 def _kept(
-    view: memoryview, segment: Segment, process: int, identifiers: dict[int, int]
+    data: bytes,
+    segment: Segment,
+    header: JpegHeader,
+    identifiers: dict[int, int],
+    used: set[tuple[int, int]],
 ) -> Iterator[Buffer]:
     """Yield what remains of a segment."""
     marker = segment.marker
-    if marker in _TABLES or _is_colour_transform(view, segment):
-        table = bytes(view[segment.start : segment.end])
-        yield _narrowed(table) if marker == jpeg.DQT and process == 0xC0 else table
+    if marker in _TABLES:
+        yield tables.kept(data, segment, header, used)
+    elif _is_colour_transform(data, segment, header):
+        yield data[segment.start : segment.end]
     elif marker in jpeg.SOF_MARKERS:
-        yield _frame(bytes(view[segment.start : segment.end]), process, identifiers)
+        yield _frame(data[segment.start : segment.end], header, identifiers)
     elif marker == jpeg.SOS:
-        yield _scan(bytes(view[segment.start : segment.end]), segment.start, identifiers)
-        yield view[segment.end : segment.scan_end]
+        yield _scan(data[segment.start : segment.end], segment.start, identifiers)
+        yield memoryview(data)[segment.end : segment.scan_end]
 
 
-def _is_colour_transform(view: memoryview, segment: Segment) -> bool:
+def _is_colour_transform(data: bytes, segment: Segment, header: JpegHeader) -> bool:
     """Tell whether this is HP's APP8 segment, which a JPEG-LS decoder needs for right colours."""
-    return segment.marker == jpeg.APP8 and bytes(view[segment.payload])[:4] == b"mrfx"
+    payload = data[segment.payload] if segment.marker == jpeg.APP8 else b""
+    return header.process == jpeg.SOF55 and len(payload) == 5 and payload[:4] == b"mrfx"
 
 
 def _identifiers(header: JpegHeader) -> dict[int, int]:
@@ -106,10 +122,32 @@ def _identifiers(header: JpegHeader) -> dict[int, int]:
     return {value: value if header.rgb else index for index, value in enumerate(old, 1)}
 
 
-def _frame(segment: bytes, process: int, identifiers: dict[int, int]) -> bytes:
+def _adobe(header: JpegHeader) -> bytes:
+    """Return the Adobe segment that decoders need: for RGB, and to tell YCCK from CMYK."""
+    if len(header.components) == 4 and header.adobe_transform is not None:
+        return ADOBE_RGB[:-1] + bytes([header.adobe_transform])
+    return ADOBE_RGB if header.rgb and header.process != jpeg.SOF55 else b""
+
+
+def _missing_tables(data: bytes, header: JpegHeader) -> bytes:
+    """Return the Huffman tables that a frame of a film (MJPEG) leaves out; A.4.1 wants them in."""
+    sequential = header.process in {0xC0, 0xC1} and header.precision == 8
+    if not sequential:
+        return b""
+    defined = {
+        (kind, destination)
+        for segment in header.segments
+        if segment.marker == jpeg.DHT
+        for kind, destination, _ in tables.huffman_tables(data[segment.start : segment.end])
+    }
+    return b"" if scans.used_huffman_tables(data, header) <= defined else STANDARD_TABLES
+
+
+def _frame(segment: bytes, header: JpegHeader, identifiers: dict[int, int]) -> bytes:
     """Rewrite ``FF SOF, Lf u16, P u8, Y u16, X u16, Nf u8, Nf x (C, HV, Tq)``."""
     frame = bytearray(segment)
-    frame[1] = process
+    frame[1] = header.process
+    frame[5:7] = header.rows.to_bytes(2, "big")
     for index in range(10, len(frame), 3):
         frame[index] = identifiers[frame[index]]
     return bytes(frame)
@@ -126,70 +164,37 @@ def _scan(segment: bytes, start: int, identifiers: dict[int, int]) -> bytes:
     return bytes(scan)
 
 
-def quantization_tables(segment: bytes) -> Iterator[tuple[int, int, tuple[int, ...]]]:
-    """Yield precision (0 or 1), destination and the 64 values of each table in a DQT segment.
-
-    Raises
-    ------
-    DamagedJpeg
-        If the segment's length doesn't fit its tables (T.81 B.2.4.1).
-    """
-    position = 4
-    while position < len(segment):
-        precision, destination = segment[position] >> 4, segment[position] & 15
-        form = struct.Struct(">64H" if precision else ">64B")
-        if precision > 1 or position + 1 + form.size > len(segment):
-            raise DamagedJpeg("a quantization table (DQT) is malformed", reason="malformed")
-        yield precision, destination, form.unpack_from(segment, position + 1)
-        position += 1 + form.size
-
-
-def _narrowed(segment: bytes) -> bytes:
-    """Write 16-bit quantization tables whose values all fit as 8-bit ones (T.81 B.2.4.1)."""
-    tables = list(quantization_tables(segment))
-    if not any(precision for precision, _, _ in tables):
-        return segment
-    body = b"".join(bytes([number, *values]) for _, number, values in tables)
-    return b"\xff\xdb" + struct.pack(">H", 2 + len(body)) + body
-
-
 def _has_baseline_tables(data: bytes, header: JpegHeader) -> bool:
-    """Tell whether all tables are such as T.81 Table B.1 allows in baseline."""
-    for segment in header.segments:
-        whole = data[segment.start : segment.end]
-        if segment.marker == jpeg.DQT:
-            if any(max(values) > 255 for _, _, values in quantization_tables(whole)):
-                return False
-        elif segment.marker == jpeg.DHT and not _huffman_destinations(whole) <= {0, 1}:
-            return False
-    return True
-
-
-def _huffman_destinations(segment: bytes) -> set[int]:
-    """Return the destinations in ``FF C4, Lh u16, n x (TcTh u8, 16 counts u8, values)``."""
-    destinations = set()
-    position = 4
-    while position + 17 <= len(segment):
-        destinations.add(segment[position] & 15)
-        position += 17 + sum(segment[position + 1 : position + 17])
-    return destinations
+    """Tell whether all tables that are used are such as T.81 Table B.1 allows in baseline."""
+    if any(destination > 1 for _, destination in scans.used_huffman_tables(data, header)):
+        return False
+    used = {component.quantization_table for component in header.components}
+    return all(
+        max(values) < 256
+        for segment in header.segments
+        if segment.marker == jpeg.DQT
+        for _, destination, values in tables.quantization_tables(data[segment.start : segment.end])
+        if destination in used
+    )
 
 
 def _removed(data: bytes, header: JpegHeader) -> Iterator[str]:
     """Name what goes, with its size."""
     sizes: dict[str, int] = {}
     for segment in header.segments:
-        name = _removed_name(data, segment)
+        name = _removed_name(data, segment, header)
         if name:
             sizes[name] = sizes.get(name, 0) + segment.end - segment.start
     if header.trailing:
         sizes["what stood behind EOI"] = header.trailing
     yield from (f"removed {name} ({size} bytes)" for name, size in sizes.items())
+    if "Exif" in sizes and not header.tags:
+        yield "found nothing that can be read in Exif"
 
 
-def _removed_name(data: bytes, segment: Segment) -> str:
+def _removed_name(data: bytes, segment: Segment, header: JpegHeader) -> str:
     kept = {jpeg.SOS, *_TABLES, *jpeg.SOF_MARKERS}
-    if segment.marker in kept or _is_colour_transform(memoryview(data), segment):
+    if segment.marker in kept or _is_colour_transform(data, segment, header):
         return ""
     payload = data[segment.payload][:32]
     for marker, start, name in _APP_NAMES:
@@ -200,13 +205,28 @@ def _removed_name(data: bytes, segment: Segment) -> str:
     return f"segment FF{segment.marker:02X}"
 
 
-def _rewritten(header: JpegHeader, baseline: bool, identifiers: dict[int, int]) -> Iterator[str]:  # noqa: FBT001
-    if baseline:
-        yield "relabelled extended sequential (SOF1) as baseline (SOF0)"
+def _relabelled(old: int, new: int) -> Iterator[str]:
+    names = {0xC0: "baseline (SOF0)", 0xC1: "extended sequential (SOF1)"}
+    if old != new:
+        yield f"relabelled {names[old]} as {names[new]}"
+
+
+def _rewritten(data: bytes, header: JpegHeader, identifiers: dict[int, int]) -> Iterator[str]:
+    if _process(data, header) == 0xC0 and _has_wide_tables(data, header):
+        yield "wrote quantization tables of 16 bits with 8"
     if any(old != new for old, new in identifiers.items()):
         yield "numbered the components from 1"
     if header.rgb and header.adobe_transform is None and header.process != jpeg.SOF55:
         yield "added an Adobe segment that says RGB"
+
+
+def _has_wide_tables(data: bytes, header: JpegHeader) -> bool:
+    return any(
+        precision
+        for segment in header.segments
+        if segment.marker == jpeg.DQT
+        for precision, _, _ in tables.quantization_tables(data[segment.start : segment.end])
+    )
 
 
 def _joined(pieces: list[Buffer]) -> Iterator[Buffer]:

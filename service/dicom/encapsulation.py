@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from service.dicom.jpeg import ARITHMETIC_MARKERS, JpegHeader
+from service.dicom.jpeg import LOSSLESS_MARKERS, JpegHeader
 from service.errors import DamagedJpeg, UnsupportedJpeg
 
 JPEG_BASELINE: Final = "1.2.840.10008.1.2.4.50"
@@ -54,43 +54,46 @@ def encapsulate(header: JpegHeader) -> Encapsulation:
     """
     check_representable(header)
     match header.process:
-        case 0xC0:
+        case 0xC0 if len(header.components) < 4:
             return _lossy(header, JPEG_BASELINE)
-        case 0xC1:
-            return _extended(header)
+        case 0xC1 if len(header.components) == 1:
+            return _lossy(header, JPEG_EXTENDED)
         case 0xC3:
             first_order = header.predictor == 1
             return _lossless(header, JPEG_LOSSLESS_SV1 if first_order else JPEG_LOSSLESS)
-        case _:  # SOF55
+        case 0xF7:
             return _jpeg_ls(header)
+        case process:
+            raise _unsupported(f"sof{process & 15}", f"has the process SOF{process & 15}")
 
 
 def check_representable(header: JpegHeader) -> None:
-    """Raise `UnsupportedJpeg` or `DamagedJpeg` where no transfer syntax fits the process."""
+    """Raise `UnsupportedJpeg` or `DamagedJpeg` for what no transfer syntax fits.
+
+    What a lossless transform can mend passes: progressive and arithmetic JPEGs of 8 bits, extended
+    ones in colour; so do four components, which a conversion of colours can mend.
+    """
+    colour = len(header.components) > 1
     if header.hierarchical:
         raise _unsupported("hierarchical", "is hierarchical")
-    if header.process in ARITHMETIC_MARKERS:
-        raise _unsupported("arithmetic", "uses arithmetic coding")
-    if header.process == 0xC2:
-        raise _unsupported("progressive", "is progressive")
-    if len(header.components) == 4:
-        raise _unsupported("cmyk", "has four components (CMYK or YCCK)")
-    if len(header.components) not in {1, 3}:
+    if header.process in {0xCB, 0xCF}:
+        raise _unsupported("arithmetic-lossless", "is lossless with arithmetic coding")
+    lossy = header.process not in LOSSLESS_MARKERS
+    if len(header.components) not in ({1, 3, 4} if lossy else {1, 3}):
         raise _unsupported("components", f"has {len(header.components)} components, not 1 or 3")
-    if header.process == 0xC0 and header.precision != 8:
-        raise DamagedJpeg(f"a baseline JPEG has 8-bit samples, this one {header.precision}")
-    if header.process == 0xC1 and header.precision not in {8, 12}:
-        raise DamagedJpeg(f"an extended JPEG has 8- or 12-bit samples, this one {header.precision}")
+    if header.precision == 12 and lossy and header.process != 0xC0:
+        if colour or header.process != 0xC1:
+            kind = "in colour" if colour else "progressive or arithmetic"
+            raise _unsupported("12-bit", f"has 12-bit samples and is {kind}")
+    elif lossy and header.precision != 8:
+        raise DamagedJpeg(
+            f"samples of this process have 8 or 12 bits, these {header.precision}",
+            reason="malformed",
+        )
     if not 2 <= header.precision <= 16:
-        raise DamagedJpeg(f"samples have 2 to 16 bits, these {header.precision}")
-
-
-def _extended(header: JpegHeader) -> Encapsulation:
-    """Describe SOF1 that can't be relabelled as baseline: grey only, 8 or 12 bits."""
-    if len(header.components) == 3:
-        kind = "12-bit colour" if header.precision == 12 else "extended sequential colour"
-        raise _unsupported(kind.replace(" ", "-"), f"is {kind}")
-    return _lossy(header, JPEG_EXTENDED)
+        raise DamagedJpeg(
+            f"samples have 2 to 16 bits, these {header.precision}", reason="malformed"
+        )
 
 
 def _lossy(header: JpegHeader, transfer_syntax: str) -> Encapsulation:

@@ -17,12 +17,14 @@ thumbnail that hides in the Exif segment.
 
 import re
 import struct
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from math import gcd
 from typing import Final
 
 from service.dicom import exif
-from service.dicom.magic import check_magic
+from service.dicom.magic import find_start
 from service.errors import DamagedJpeg
 
 SOI: Final = 0xD8
@@ -53,8 +55,9 @@ HIERARCHICAL_MARKERS: Final = frozenset({0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF})
 MAX_SEGMENTS: Final = 20_000
 
 _STANDALONE = frozenset({0x01, SOI, EOI, *range(0xD0, 0xD8)})
-_MARKER_IN_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7]")
+_MARKER_IN_SCAN = re.compile(rb"\xff[^\xff\x00\xd0-\xd7]")
 _LS_MARKER_IN_SCAN = re.compile(rb"\xff[\x80-\xff]")  # T.87 stuffs a bit, not a byte
+_SOI = b"\xff\xd8"
 _NOT_FILL = re.compile(rb"[^\xff]")
 
 
@@ -98,11 +101,12 @@ class JpegHeader:
     precision
         Bits per sample.
     rows, columns
-        As coded, before any turn by `orientation`. `rows` is 0 where a DNL segment has to tell.
-    number_of_lines
-        The value of a DNL segment, 0 without one.
+        As coded, before any turn by `orientation`; `rows` is 0 if neither the frame header nor a
+        DNL segment says how many there are.
     adobe_transform
         The colour transform of the Adobe APP14 segment: 0 none, 1 YCbCr, 2 YCCK; None without.
+    aspect_ratio
+        Height and width of a pixel by the JFIF segment; None where they are alike or unknown.
     predictor
         Ss of the first scan header: the predictor of a lossless process; NEAR for JPEG-LS.
     orientation
@@ -113,6 +117,8 @@ class JpegHeader:
         Offset behind EOI; the length of the file where EOI is missing (`complete` tells).
     size
         Length of the file in bytes.
+    repairs
+        What has to be mended, without loss, to make it a JPEG by the book.
     """
 
     process: int
@@ -120,9 +126,9 @@ class JpegHeader:
     rows: int
     columns: int
     components: tuple[Component, ...]
-    number_of_lines: int
     jfif: bool
     adobe_transform: int | None
+    aspect_ratio: tuple[int, int] | None
     predictor: int
     tags: dict[tuple[int, int], exif.Value]
     icc_profile: bytes | None
@@ -130,6 +136,7 @@ class JpegHeader:
     complete: bool
     end: int
     size: int
+    repairs: tuple[str, ...]
 
     @property
     def trailing(self) -> int:
@@ -186,8 +193,9 @@ def inspect(data: bytes) -> JpegHeader:
         If a segment is cut, has an impossible length or contents, or if there is no frame or no
         scan; `where` is the byte offset.
     """
-    check_magic(data)
-    segments, end = _walk(data)
+    start = find_start(data)
+    behind_soi = start + 4 if data.startswith(_SOI * 2, start) else start + 2
+    segments, end = _walk(data, behind_soi)
     frame = _frame(segments)
     scan = next((s for s in segments if s.marker == SOS), None)
     if scan is None:
@@ -196,12 +204,12 @@ def inspect(data: bytes) -> JpegHeader:
     return JpegHeader(
         process=frame.marker,
         precision=precision,
-        rows=rows,
+        rows=rows or _number_of_lines(data, segments),
         columns=columns,
         components=components,
-        number_of_lines=_number_of_lines(data, segments),
         jfif=any(s.marker == APP0 and data[s.payload][:5] == b"JFIF\0" for s in segments),
         adobe_transform=_adobe_transform(data, segments),
+        aspect_ratio=_aspect_ratio(data, segments),
         predictor=_predictor(data, scan),
         tags=_tags(data, segments),
         icc_profile=_icc_profile(data, segments),
@@ -209,14 +217,14 @@ def inspect(data: bytes) -> JpegHeader:
         complete=end is not None,
         end=len(data) if end is None else end,
         size=len(data),
+        repairs=tuple(_repairs(data, start, segments, complete=end is not None, rows=rows)),
     )
 
 
-def _walk(data: bytes) -> tuple[tuple[Segment, ...], int | None]:
+def _walk(data: bytes, position: int) -> tuple[tuple[Segment, ...], int | None]:
     """Return the segments between SOI and EOI, and the offset behind EOI, None without one."""
     segments: list[Segment] = []
     marker_in_scan = _MARKER_IN_SCAN
-    position = 2
     while (start := _marker(data, position, segments)) is not None:
         marker = data[start + 1]
         if marker == EOI:
@@ -265,7 +273,23 @@ def _segment(data: bytes, start: int, marker_in_scan: re.Pattern[bytes]) -> Segm
     if marker != SOS:
         return Segment(marker, start, end, end)
     found = marker_in_scan.search(data, end)
-    return Segment(marker, start, end, found.start() if found else len(data))
+    scan_end = found.start() if found else len(data)
+    if scan_end > end and data[scan_end - 1] == 0xFF:  # fill bytes before the marker
+        scan_end = end + len(data[end:scan_end].rstrip(b"\xff"))
+    return Segment(marker, start, end, scan_end)
+
+
+def _repairs(
+    data: bytes, start: int, segments: tuple[Segment, ...], *, complete: bool, rows: int
+) -> Iterator[str]:
+    if start:
+        yield f"removed {start} bytes in front of SOI"
+    if data.startswith(_SOI * 2, start):
+        yield "removed a second SOI"
+    if not rows and _number_of_lines(data, segments):
+        yield "took the number of rows from the DNL segment"
+    if not complete:
+        yield "added the missing EOI"
 
 
 def _frame(segments: tuple[Segment, ...]) -> Segment:
@@ -306,6 +330,23 @@ def _predictor(data: bytes, scan: Segment) -> int:
 def _number_of_lines(data: bytes, segments: tuple[Segment, ...]) -> int:
     payloads = (data[s.payload] for s in segments if s.marker == DNL)
     return next((struct.unpack(">H", p)[0] for p in payloads if len(p) == 2), 0)
+
+
+def _aspect_ratio(data: bytes, segments: tuple[Segment, ...]) -> tuple[int, int] | None:
+    r"""Return height : width of a pixel from ``"JFIF\0" version u16 units u8 X u16 Y u16``.
+
+    X and Y are densities, so that the pixel's height is to its width as X is to Y; above 8 : 1
+    they are taken for an error.
+    """
+    payloads = [data[s.payload] for s in segments if s.marker == APP0]
+    jfif = next((p for p in payloads if p[:5] == b"JFIF\0" and len(p) >= 12), None)
+    if jfif is None:
+        return None
+    across, down = struct.unpack_from(">HH", jfif, 8)
+    common = gcd(across, down)
+    if not across or not down or across == down or not 1 / 8 <= across / down <= 8:
+        return None
+    return across // common, down // common
 
 
 def _adobe_transform(data: bytes, segments: tuple[Segment, ...]) -> int | None:

@@ -67,10 +67,16 @@ def _is_sound(vr: str, values: list[Any]) -> bool:
     return vr != "PN" or all(isinstance(value, dict) for value in given)
 
 
+def _without_empty_groups(name: JsonObject | None) -> JsonObject | None:
+    return name and {group: text for group, text in name.items() if text}
+
+
 def _without_empty(model: JsonObject) -> JsonObject:
     for element in model.values():
         if element["vr"] == "SQ":
             element["Value"] = [_without_empty(item) for item in element.get("Value", [])]
+        if element["vr"] == "PN":
+            element["Value"] = [_without_empty_groups(name) for name in element.get("Value", [])]
         if "Value" in element and not element["Value"]:
             del element["Value"]
     return dict(sorted(model.items()))

@@ -4,6 +4,9 @@ import re
 
 from service.errors import NotAJpeg
 
+_JPEG = b"\xff\xd8\xff"
+_MAX_PREFIX = 256  # bytes
+
 # What people send under the name .jpg, by the first bytes.
 _MAGIC = (
     (rb"\x89PNG\r\n\x1a\n", "PNG"),
@@ -23,10 +26,16 @@ _MAGIC = (
 )
 
 
-def check_magic(data: bytes) -> None:
-    """Raise `NotAJpeg`, naming the format where it is known, unless the bytes begin like a JPEG."""
-    if data[:3] == b"\xff\xd8\xff":
-        return
+def find_start(data: bytes) -> int:
+    """Return the offset of SOI: 0, or a little more where something was written in front of it.
+
+    Raises
+    ------
+    NotAJpeg
+        If the bytes are of another format, which the text names where it is known.
+    """
+    if data.startswith(_JPEG):
+        return 0
     if not data:
         raise NotAJpeg("the image is empty", reason="empty", mend="send the bytes of a JPEG")
     for pattern, name in _MAGIC:
@@ -37,4 +46,8 @@ def check_magic(data: bytes) -> None:
                 reason=slug,
                 mend="convert it to JPEG before sending it",
             )
+    # A prefix is taken for one only if there is no doubt where the picture begins.
+    head = data[: _MAX_PREFIX + len(_JPEG)]
+    if head.count(_JPEG) == 1:
+        return head.index(_JPEG)
     raise NotAJpeg("the image doesn't begin like a JPEG (FF D8 FF)", where="byte 0")

@@ -89,7 +89,11 @@ def holds(stored: Dataset, dataset: Dataset, codestream: Codestream) -> bool:
         same = frame(stored) == bytes(codestream)
     except (AttributeError, StopIteration, TypeError, ValueError, struct.error):
         return False  # what can't be read isn't ours
-    return same and all(theirs.get(tag, {}).get("Value") == ours[tag].get("Value") for tag in ours)
+    return same and all(_content(theirs.get(tag, {})) == _content(ours[tag]) for tag in ours)
+
+
+def _content(element: json_model.JsonObject) -> object:
+    return element.get("Value") or element.get("InlineBinary")
 
 
 def frame(dataset: Dataset) -> bytes:

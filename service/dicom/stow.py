@@ -15,6 +15,7 @@ from service.dicom import json_model, part10
 from service.dicom.codestream import Codestream
 from service.dicom.dataset import Instance
 from service.dicom.encapsulation import JPEG_LS_LOSSLESS, JPEG_LS_NEAR_LOSSLESS
+from service.dicom.jpeg2000 import JPEG_2000, JPEG_2000_LOSSLESS
 from service.dicom.multipart import Part, Payload, encode
 from service.dicom.outcome import Conflict, Rejected, Stored, Unavailable, Verdict
 
@@ -22,7 +23,13 @@ Wire = Literal["json", "part10"]
 
 MAX_REASON: Final = 500  # characters of a store's own text that are passed on
 
-_MEDIA_TYPES = {JPEG_LS_LOSSLESS: "image/jls", JPEG_LS_NEAR_LOSSLESS: "image/jls"}
+_MEDIA_TYPES = {
+    JPEG_LS_LOSSLESS: "image/jls",
+    JPEG_LS_NEAR_LOSSLESS: "image/jls",
+    JPEG_2000_LOSSLESS: "image/jp2",
+    JPEG_2000: "image/jp2",
+}
+_EXPLICIT_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2.1"
 
 # Failure Reasons (0008,1197) that another try may mend: PS3.18 Table 10.5.3-2, PS3.4 Table B.2-1.
 _TRANSIENT_FAILURES: Final = {
@@ -60,8 +67,12 @@ def package(instances: Sequence[Instance], wire: Wire) -> Payload:
     if wire == "part10":
         parts = [_part10_part(instance) for instance in instances]
         return encode(parts, "application/dicom")
-    metadata = json_model.dumps([_metadata(instance) for instance in instances])
-    head = Part({"Content-Type": "application/dicom+json"}, Codestream((metadata,)))
+    metadata = [_metadata(instance) for instance in instances]
+    content = "application/dicom+json"
+    if any("InlineBinary" in element for model in metadata for element in model.values()):
+        # The syntax of inline binary values must be named where there are any.
+        content += f"; transfer-syntax={_EXPLICIT_LITTLE_ENDIAN}"
+    head = Part({"Content-Type": content}, Codestream((json_model.dumps(metadata),)))
     return encode([head, *map(_bulk_part, instances)], "application/dicom+json")
 
 
@@ -116,7 +127,9 @@ def read_response(
     if verdict:
         return dict.fromkeys(sop_instance_uids, verdict)
     answer = _answer(body)
-    unnamed = _unnamed(status, answer, body)
+    # Other Failures Sequence tells of what could not be named (PS3.18 Table 10.5.3-1).
+    others = [item for item in _values(answer, "0008119A") if isinstance(item, dict)]
+    unnamed = _failure(status, others[0]) if others else _unnamed(status, answer, body)
     stored = {uid: _success(item) for uid, item in _by_uid(answer, "00081199").items()}
     failed = {uid: _failure(status, item) for uid, item in _by_uid(answer, "00081198").items()}
     named = stored | failed
@@ -125,10 +138,15 @@ def read_response(
 
 def _success(item: dict[str, Any]) -> Stored:
     return Stored(
-        retrieve_url=_text(item, "00081190"),
+        retrieve_url=_url(_text(item, "00081190")),
         duplicate=_text(item, "00091001", "00090001") == "already stored",
         warning_reason=_number(item, "00081196"),
     )
+
+
+def _url(text: str) -> str:
+    """Return a URL that may be passed on; "" for anything else that a store may write there."""
+    return text if re.fullmatch(r"https?://[!-~]{1,2000}", text) else ""
 
 
 def _failure(status: int, item: dict[str, Any]) -> Verdict:

@@ -4,19 +4,38 @@ import hashlib
 import json
 import uuid
 from dataclasses import dataclass
+from typing import Final
 
 from pydicom import Dataset
 
 from service.dicom import json_model
+from service.errors import BadAttribute
+
+# What all instances of a series share (PS3.3 A.1.2.3): where one differs, so does the series.
+_SERIES: Final = (
+    "SOPClassUID",
+    "Modality",
+    "SeriesNumber",
+    "SeriesDescription",
+    "Laterality",
+    "BodyPartExamined",
+    "ProtocolName",
+    "Manufacturer",
+    "ManufacturerModelName",
+    "DeviceSerialNumber",
+    "SoftwareVersions",
+    "FrameOfReferenceUID",
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Where an instance belongs: study, series, and itself."""
+    """Where an instance belongs: study, series, itself; and the series' frame of reference."""
 
     study_instance_uid: str
     series_instance_uid: str
     sop_instance_uid: str
+    frame_of_reference_uid: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +88,20 @@ def identify(space: uuid.UUID, attributes: Dataset, described: Dataset, names: N
     attributes
         What the caller said.
     described
-        The template's attributes overridden by the caller's.
+        The template's and EXIF's attributes overridden by the caller's.
+
+    Raises
+    ------
+    BadAttribute
+        If a series is named, but nothing that names its study.
     """
+    _check_series(attributes, described)
     study = attributes.get("StudyInstanceUID") or _study(space, described, names)
     series = attributes.get("SeriesInstanceUID") or name_based(
         space,
         "series",
         study,
-        *_texts(described, "SOPClassUID", "Modality", "SeriesNumber", "SeriesDescription"),
+        *_texts(described, *_SERIES),
     )
     instance = name_based(
         space,
@@ -88,7 +113,22 @@ def identify(space: uuid.UUID, attributes: Dataset, described: Dataset, names: N
         names.template_digest,
         names.idempotency_key,
     )
-    return Identity(str(study), str(series), instance)
+    frame_of_reference = name_based(space, "frame of reference", str(series))
+    return Identity(str(study), str(series), instance, frame_of_reference)
+
+
+def _check_series(attributes: Dataset, described: Dataset) -> None:
+    """Refuse a series that would stand in the study of each request anew."""
+    named = attributes.get("StudyInstanceUID") or (
+        described.get("PatientID")
+        and (described.get("AccessionNumber") or described.get("StudyID"))
+    )
+    if attributes.get("SeriesInstanceUID") and not named:
+        raise BadAttribute(
+            "a series is given without its study",
+            where="SeriesInstanceUID",
+            mend="send StudyInstanceUID, or PatientID with AccessionNumber or StudyID",
+        )
 
 
 def _study(space: uuid.UUID, described: Dataset, names: Names) -> str:

@@ -36,10 +36,16 @@ _FORMS = {
     "UI": (r"[0-2](\.(0|[1-9]\d*))+", "numbers joined by dots, without leading zeros"),
     "UR": (r"[!#-;=?-\[\]_a-z~]+", "a URI without spaces"),
 }
+# From -1200 to +1400, and never -0000: PS3.5 Table 6.2-1, PS3.3 C.12.1.1.8.
+_OFFSET = r"(\+(0\d|1[0-3])[0-5]\d|\+1400|-(0[1-9]|1[01])[0-5]\d|-00(0[1-9]|[1-5]\d)|-1200)"
+_KEYWORD_FORMS = {
+    "TimezoneOffsetFromUTC": (_OFFSET, "an offset such as +0200"),
+    "PatientOrientation": (r"[LRAPHF]{1,3}", "of the letters L, R, A, P, H, F"),
+}
 _DATE_TIME = re.compile(
     r"(?P<year>\d{4})((?P<month>\d\d)((?P<day>\d\d)"
     r"(([01]\d|2[0-3])([0-5]\d(([0-5]\d|60)(\.\d{1,6})?)?)?)?)?)?"
-    r"(?P<offset>[+-](0\d|1[0-4])[0-5]\d)?"
+    rf"(?P<offset>{_OFFSET})?"
 )
 # Control characters; text of several lines may hold TAB, LF, FF and CR (PS3.5 6.1.3).
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -85,6 +91,9 @@ def check(keyword: str, vr: str, value: Any, where: str) -> Checked:
     _check_characters(vr, text, where)
     _check_length(vr, text, where)
     _check_form(vr, text, where)
+    form, description = _KEYWORD_FORMS.get(keyword, (".*", ""))
+    if not re.fullmatch(form, text, re.DOTALL):
+        raise _bad(where, f"the value isn't {description}")
     allowed = _ENUMERATED.get(keyword)
     if allowed and text not in allowed:
         raise _bad(where, f"the value isn't one of {', '.join(allowed)}")

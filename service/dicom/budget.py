@@ -1,0 +1,42 @@
+"""A bound on the memory of transforms that run at once."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from service.errors import TooLarge
+
+
+class Budget:
+    """So many bytes for all threads together; who asks for more than is free waits."""
+
+    def __init__(self, total: int) -> None:
+        self._total = total
+        self._free = total
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def take(self, size: int) -> Iterator[None]:
+        """Hold `size` bytes of the budget while the block runs.
+
+        Raises
+        ------
+        TooLarge
+            If even the whole budget would not do.
+        """
+        if size > self._total:
+            raise TooLarge(
+                f"the picture has to be transformed, which takes {size >> 20} MiB of memory, "
+                f"more than the {self._total >> 20} MiB allowed",
+                reason="too-large-to-transform",
+                mend="send it upright and baseline, or raise TRANSFORM_MEMORY",
+            )
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= size)
+            self._free -= size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += size
+                self._changed.notify_all()

@@ -1,0 +1,106 @@
+"""ICC profiles in the form that the ICC Profile module demands (PS3.3 C.11.15)."""
+
+import struct
+from typing import Final
+
+_HEADER: Final = 128
+_INPUT_CLASS = b"scnr"
+_MAX_TAGS = 100
+_MATRIX = frozenset({b"rXYZ", b"gXYZ", b"bXYZ", b"rTRC", b"gTRC", b"bTRC"})
+_COLOUR_TAGS = (
+    _MATRIX | {b"wtpt", b"bkpt", b"chad"} | {b"A2B0", b"A2B1", b"A2B2", b"B2A0", b"B2A1", b"B2A2"}
+)
+_CLASSES = frozenset({b"scnr", b"mntr", b"spac"})
+_SPACES = frozenset({b"XYZ ", b"Lab "})
+
+
+def conformant(profile: bytes) -> bytes | None:
+    """Return an RGB profile as an input device's; None if it can't be one.
+
+    PS3.3 C.11.15.1.1 wants the device class scnr, the colour space RGB and a connection space of
+    XYZ or Lab. Cameras embed display profiles (mntr), which differ by that word alone; the profile
+    ID, a hash over the whole, is cleared.
+
+        0 size u32 | 12 class | 16 colour space | 20 connection space | 36 "acsp" | 84..100 ID
+    """
+    if len(profile) < _HEADER + 4 or profile[36:40] != b"acsp":
+        return None
+    (size,) = struct.unpack_from(">I", profile)
+    if not _HEADER < size <= len(profile):
+        return None
+    if profile[12:16] not in _CLASSES or profile[16:20] != b"RGB " or profile[20:24] not in _SPACES:
+        return None
+    tags = _tags(profile[:size])
+    return None if tags is None else _joined(profile[:12] + _INPUT_CLASS + profile[16:84], tags)
+
+
+def _tags(profile: bytes) -> dict[bytes, bytes] | None:
+    """Return the tags that say what the colours are, others left out; None if they don't say it.
+
+    A monitor's profile tells its make, model and serial number, and its owner's name for it.
+    """
+    (count,) = struct.unpack_from(">I", profile, _HEADER)
+    if count > _MAX_TAGS or _HEADER + 4 + 12 * count > len(profile):
+        return None
+    tags = {b"desc": _text("RGB"), b"cprt": _text("unknown")}
+    for number in range(count):
+        name, offset, size = struct.unpack_from(">4sII", profile, _HEADER + 4 + 12 * number)
+        if offset + size > len(profile):
+            return None
+        if name in _COLOUR_TAGS:
+            tags[name] = profile[offset : offset + size]
+    return tags if b"A2B0" in tags or tags.keys() >= _MATRIX else None
+
+
+def _joined(header: bytes, tags: dict[bytes, bytes]) -> bytes:
+    """Write a profile: header, table of tags, tags at multiples of four; no profile ID."""
+    offset = _HEADER + 4 + 12 * len(tags)
+    table, body = struct.pack(">I", len(tags)), b""
+    for signature, data in tags.items():
+        table += struct.pack(">4sII", signature, offset + len(body), len(data))
+        body += data + bytes(-len(data) % 4)
+    size = struct.pack(">I", _HEADER + len(table) + len(body))
+    return size + header[4:84] + bytes(_HEADER - 84) + table + body
+
+
+def srgb() -> bytes:
+    """Return an sRGB profile (IEC 61966-2-1) of our own making; always the same bytes."""
+    curve = _parametric(2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
+    tags = {
+        b"desc": _text("sRGB"),
+        b"cprt": _text("public domain"),
+        b"wtpt": _xyz(0.9642, 1.0, 0.8249),
+        b"rXYZ": _xyz(0.4360, 0.2225, 0.0139),
+        b"gXYZ": _xyz(0.3851, 0.7169, 0.0971),
+        b"bXYZ": _xyz(0.1431, 0.0606, 0.7139),
+        b"rTRC": curve,
+        b"gTRC": curve,
+        b"bTRC": curve,
+    }
+    return _joined(_header(), tags)
+
+
+def _header() -> bytes:
+    """Write the start of an ICC.1:2010 header of version 4.3, created 2026-01-01."""
+    start = struct.pack(">8x4s4s4s4s", b"\x04\x30\0\0", _INPUT_CLASS, b"RGB ", b"XYZ ")
+    date = struct.pack(">6H4s", 2026, 1, 1, 0, 0, 0, b"acsp")
+    illuminant = struct.pack(">3i", *map(_fixed, (0.9642, 1.0, 0.8249)))
+    return start + date + bytes(28) + illuminant + bytes(4)
+
+
+def _fixed(value: float) -> int:
+    return round(value * 65536)
+
+
+def _xyz(*values: float) -> bytes:
+    return b"XYZ \0\0\0\0" + struct.pack(">3i", *map(_fixed, values))
+
+
+def _parametric(*values: float) -> bytes:
+    """Write a parametric curve of type 3: a power with a linear start."""
+    return b"para\0\0\0\0" + struct.pack(">HH5i", 3, 0, *map(_fixed, values))
+
+
+def _text(text: str) -> bytes:
+    coded = text.encode("utf-16-be")
+    return b"mluc\0\0\0\0" + struct.pack(">II4sII", 1, 12, b"enUS", len(coded), 28) + coded
