@@ -20,11 +20,11 @@ from service.dicom.normalise import (
     Normalised,
     Policy,
     assume_srgb,
-    check_size,
     from_jpeg2000,
     normalise,
 )
 from service.dicom.outcome import Outcome
+from service.dicom.soundness import check_size
 from service.dicom.template import Template
 from service.errors import JpegstowError, UnknownTemplate
 

@@ -14,6 +14,7 @@ from service.errors import BadRequest, NotAJpeg, TooLarge
 from service.ingest import Upload, digest_of, request_name
 
 _OWN_FIELDS: Final = frozenset({"image", "metadata", "template"})
+_MAX_METADATA: Final = 1_000_000  # bytes, as file; a field's text is bounded by Werkzeug
 _RAW_TYPES: Final = ("image/", "application/octet-stream")
 
 
@@ -82,6 +83,12 @@ def _images(request: Request) -> list[bytes]:
         image = request.get_data(cache=False)
         # Where no length was announced Werkzeug cuts at the limit, and tells only who reads on.
         request.stream.read(1)
+        if request.content_length not in (None, len(image)):
+            raise BadRequest(
+                f"the body ends after {len(image)} of {request.content_length} bytes",
+                reason="cut-off",
+                mend="send it again",
+            )
         return [image] if image else []
     raise NotAJpeg(
         f"a body of type {_shown_type(request.mimetype)} can't hold a JPEG",
@@ -107,7 +114,10 @@ def _fields(request: Request) -> dict[str, list[str]]:
         for name, values in source.lists():
             fields.setdefault(name, []).extend(values)
     for file in request.files.getlist("metadata"):
-        fields.setdefault("metadata", []).append(file.read().decode("utf-8", "replace"))
+        text = file.read(_MAX_METADATA + 1)
+        if len(text) > _MAX_METADATA:
+            raise TooLarge(f"metadata is longer than {_MAX_METADATA} bytes", where="metadata")
+        fields.setdefault("metadata", []).append(text.decode("utf-8", "replace"))
     if "image" in fields:
         raise BadRequest(
             "the field image holds text, not a file",

@@ -24,6 +24,7 @@ PROBLEM: Final = "application/problem+json"
 
 _RETRY_AFTER: Final = 30  # seconds, where the store named none
 _MAX_FORM_PARTS: Final = 1000
+_CLIENT_TIMEOUT: Final = 30.0  # seconds without a byte from the client
 _PATIENCE: Final = 10.0  # seconds that a refused request may go on
 
 Answer = dict[str, Any]
@@ -59,6 +60,13 @@ def create_app(rules: Rules, store: DicomwebStore, settings: Settings) -> Flask:
         told = {name: reason or "ok" for name, reason in checks.items()}
         return _json({"status": "ok" if ready else "unavailable", "checks": told}, status)
 
+    @app.before_request
+    def lose_patience() -> None:
+        # A client that stalls within its body would hold the thread for good.
+        connection = request.environ.get("gunicorn.socket")
+        if connection is not None:
+            connection.settimeout(_CLIENT_TIMEOUT)
+
     @app.after_request
     def read_on(response: Response) -> Response:
         response.call_on_close(partial(_discard_body, request.environ))
@@ -67,6 +75,7 @@ def create_app(rules: Rules, store: DicomwebStore, settings: Settings) -> Flask:
     app.register_error_handler(JpegstowError, _refused)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(ParseException, _broken_body)
+    app.register_error_handler(TimeoutError, _stalled)
     app.register_error_handler(Exception, _unforeseen)
     return app
 
@@ -189,6 +198,12 @@ def _http_error(error: HTTPException) -> Response:
 def _broken_body(_: ParseException) -> Response:
     """Answer a body whose chunks aren't such; gunicorn finds out while it is read."""
     return _refused(BadRequest("the chunks of the request's body are malformed"))
+
+
+def _stalled(_: TimeoutError) -> Response:
+    telemetry.log("WARNING", "request refused", reason="stalled", status=408)
+    kind = "stalled", "Request Timeout", f"no byte came for {_CLIENT_TIMEOUT:g} s"
+    return _problem(_problem_of(HTTPStatus.REQUEST_TIMEOUT, kind, "send the request again"))
 
 
 def _discard_body(environ: dict[str, Any]) -> None:

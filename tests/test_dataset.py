@@ -173,6 +173,7 @@ def test_an_icc_profile_comes_along_and_srgb_is_named() -> None:
         (of_process(0xF7), None),
         (of_process(0xF7, predictor=1), "ISO_14495_1"),
     ],
+    ids=["lossless", "JPEG-LS", "JPEG-LS near"],
 )
 def test_a_lossless_image_says_so_with_neither(data: bytes, method: str | None) -> None:
     dataset = instance(data, CAPTURE).dataset
@@ -187,6 +188,7 @@ def test_a_lossless_image_says_so_with_neither(data: bytes, method: str | None) 
         (of_process(0xC1, precision=12), (16, 12, 11)),
         (of_process(0xC3, precision=16, predictor=1), (16, 16, 15)),
     ],
+    ids=["12 bits", "16 bits"],
 )
 def test_deep_samples_are_for_secondary_capture_only(
     data: bytes, bits: tuple[int, int, int]

@@ -146,3 +146,15 @@ def test_a_flipped_byte_of_a_real_block_raises_nothing(data: st.DataObject) -> N
     for _ in range(3):
         real[data.draw(st.integers(0, len(real) - 1))] = data.draw(st.integers(0, 255))
     assert 1 <= exif.orientation(exif.parse(bytes(real))) <= 8
+
+
+def test_entries_that_share_their_bytes_do_not_unfold() -> None:
+    """1024 entries over the same 32 kB once took half a gigabyte."""
+    count = 512
+    shared = bytes(64 * 8)
+    at = 8 + 2 + 12 * count + 4
+    entries = [entry("<", 0x9000 + number, 5, 64, struct.pack("<I", at)) for number in range(count)]
+    found = exif.parse(block("<", *entries, behind=shared))
+    assert 0 < sum(len(value) for value in found.values()) <= at + len(shared)
+    endless = entry("<", 0x9000, 5, 65, struct.pack("<I", at))
+    assert exif.parse(block("<", endless, behind=bytes(65 * 8 + at))) == {}

@@ -108,14 +108,6 @@ def test_restart_markers_and_stuffed_bytes_belong_to_the_scan() -> None:
     assert only.scan_end - only.end == len(coded)
 
 
-def test_a_fill_byte_in_front_of_a_stuffed_one_ends_no_scan() -> None:
-    """T.81 B.1.1.5 knows none there, and libjpeg passes over it."""
-    data = stream(frame(), scan(coded=b"a\xff\xff\0b"))
-    (only,) = inspect(data).scans
-    assert only.scan_end == len(data) - 2
-    assert [piece.coded for piece in take_apart(data)] == [b"", b"a\xff\xff\0b"]
-
-
 def test_jpeg_ls_stuffs_a_bit_and_no_byte() -> None:
     coded = b"a\xff\x01b\xff\x7fc"
     (only,) = inspect(stream(frame(0xF7, b"\1"), scan(b"\1", coded=coded))).scans

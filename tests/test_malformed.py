@@ -12,10 +12,11 @@ from PIL import Image
 from pydicom import dcmread
 
 from service.dicom.huffman import STANDARD_TABLES
-from service.dicom.normalise import MAX_SCANS
+from service.dicom.jpeg import inspect
+from service.dicom.soundness import MAX_SCANS
 from service.errors import DamagedJpeg, JpegstowError, NotAJpeg, TooLarge, UnsupportedJpeg
 from tests.coefficients import coefficients
-from tests.decoding import READERS, furthest, psnr, sound
+from tests.decoding import READERS, furthest, jpegtran, psnr, sound
 from tests.describing import CAPTURE, described, dicom_file, normalised
 from tests.jpegs import make_jpeg
 from tests.streams import (
@@ -351,3 +352,26 @@ def test_a_picture_of_one_colour_has_bytes_enough(mode: str, progressive: bool) 
     file = BytesIO()
     Image.new(mode, (3000, 2000)).save(file, "JPEG", quality=1, progressive=progressive)
     assert normalised(file.getvalue()).encapsulation.rows == 2000
+
+
+def test_stuffing_behind_fill_bytes_is_refused() -> None:
+    """Most decoders read FF FF 00 as FF 00; one is off by 123 levels."""
+    data = make_jpeg(97, 61, "L", quality=97)
+    at = data.index(b"\xff\0", data.index(b"\xff\xda"))
+    with pytest.raises(DamagedJpeg, match="FF00 is no marker"):
+        inspect(data[:at] + b"\xff" + data[at:])
+
+
+def test_a_cut_arithmetic_picture_is_refused() -> None:
+    """Its decoder goes on with zeros, silently."""
+    data = jpegtran(make_jpeg(160, 120), "-arithmetic")
+    with pytest.raises(DamagedJpeg, match="can't be told"):
+        normalised(data[: len(data) // 2])
+
+
+def test_scans_and_samples_together_are_bounded() -> None:
+    data = jpegtran(make_jpeg(64, 48), "-arithmetic", "-progressive")
+    size = data.index(b"\xff\xca") + 5
+    bomb = data[:size] + struct.pack(">HH", 11_500, 11_500) + data[size + 4 :]
+    with pytest.raises((TooLarge, DamagedJpeg)):
+        normalised(bomb)

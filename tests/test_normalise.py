@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from service.dicom.jpeg import inspect
-from service.dicom.normalise import check_size
+from service.dicom.soundness import check_size
 from service.errors import DamagedJpeg, TooLarge, UnsupportedJpeg
 from tests.describing import normalised
 from tests.jpegs import make_jpeg

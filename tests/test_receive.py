@@ -215,3 +215,24 @@ def test_an_accession_number_gathers_requests_in_one_study(client: FlaskClient) 
     assert len(set(studies)) == 1
     other = post(client, JPEG, PatientID="P-8", AccessionNumber="A-1")
     assert only(other)["StudyInstanceUID"] not in studies
+
+
+def test_a_body_whose_connection_broke_is_no_upload(
+    client: FlaskClient, store: ScriptedServer
+) -> None:
+    """gunicorn hands on what has come, and says that this is all."""
+    answer = client.post(
+        "/v1/instances?PatientID=P-7",
+        data=JPEG[:-2],
+        content_type="image/jpeg",
+        environ_overrides={"CONTENT_LENGTH": str(len(JPEG)), "wsgi.input_terminated": True},
+    )
+    assert (answer.status_code, answer.get_json()["type"]) == (400, "urn:jpegstow:cut-off")
+    assert store.requests == []
+
+
+def test_metadata_has_a_limit_of_its_own(client: FlaskClient, store: ScriptedServer) -> None:
+    long = json.dumps({"OtherPatientNames": ["a"] * 300_000}).encode()
+    answer = post(client, JPEG, metadata=(BytesIO(long), "m.json", "application/json"))
+    assert answer.status_code == 413
+    assert store.requests == []

@@ -262,3 +262,8 @@ def test_any_value_has_a_stored_form_or_is_refused(vr: str, value: Any) -> None:
         assert float(again) == float(once) if vr == "DS" else again == once
     if isinstance(once, str):
         assert "\0" not in once.encode().decode()
+
+
+def test_a_float_is_one_of_32_bits() -> None:
+    """It is compared with what a store gives back, which has no more."""
+    assert values.check("AlongScanSpatialResolution", "FL", 0.1, "x") == 0.10000000149011612

@@ -25,6 +25,7 @@ from service.dicom import coded, values
 from service.errors import BadAttribute
 
 MAX_DEPTH: Final = 8
+MAX_VALUES: Final = 10_000
 
 # Facts of the codestream (PS3.3 C.7.6.3, C.7.6.1.1.5, C.11.15): read from it, never said of it.
 IMAGE_FACTS: Final = frozenset(
@@ -203,7 +204,7 @@ def _checked(tag: BaseTag, value: Any, where: str, vr: str) -> Any:
     several = value if isinstance(value, list) else [value]
     vm, keyword = dictionary_VM(tag), dictionary_keyword(tag)
     least, most = multiplicity(vm)
-    if not least <= len(several) <= most:
+    if not least <= len(several) <= min(most, MAX_VALUES):
         detail = f"the attribute has {len(several)} values, its value multiplicity is {vm}"
         raise BadAttribute(detail, where=where)
     # PS3.18 F.2.5: null stands for an empty one of several values.

@@ -24,7 +24,7 @@ ORIENTATION: Final = (IMAGE, 0x0112)
 
 _EXIF_IFD = 0x8769
 _MAX_ENTRIES = 512
-_MAX_VALUES = 4096
+_MAX_VALUES = 64
 _FORMATS = {1: "B", 2: "s", 3: "H", 4: "I", 5: "II", 6: "b", 7: "s", 8: "h", 9: "i", 10: "ii"}
 _FORMATS |= {11: "f", 12: "d"}
 
@@ -66,12 +66,16 @@ def _directory(block: bytes, order: str, offset: int) -> Iterator[tuple[int, Val
     if offset + 2 > len(block):
         return
     (count,) = struct.unpack_from(order + "H", block, offset)
+    left = len(block)  # entries that share their bytes would unfold to more than there are
     for index in range(min(count, _MAX_ENTRIES)):
         entry = offset + 2 + 12 * index
         if entry + 12 > len(block):
             return
         tag, kind, length = struct.unpack_from(order + "HHI", block, entry)
         value = _value(block, order, entry + 8, kind, length)
+        left -= 0 if value is None else len(value)
+        if left < 0:
+            return
         if value is not None:
             yield tag, value
 

@@ -55,7 +55,8 @@ HIERARCHICAL_MARKERS: Final = frozenset({0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF})
 MAX_SEGMENTS: Final = 20_000
 
 _STANDALONE = frozenset({0x01, SOI, EOI, *range(0xD0, 0xD8)})
-_MARKER_IN_SCAN = re.compile(rb"\xff[^\xff\x00\xd0-\xd7]")
+# FF FF 00 is no marker, but decoders disagree on it, and nothing writes it.
+_MARKER_IN_SCAN = re.compile(rb"\xff(?:[^\xff\x00\xd0-\xd7]|\xff\x00)")
 _LS_MARKER_IN_SCAN = re.compile(rb"\xff[\x80-\xff]")  # T.87 stuffs a bit, not a byte
 _SOI = b"\xff\xd8"
 _NOT_FILL = re.compile(rb"[^\xff]")

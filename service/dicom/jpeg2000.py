@@ -27,6 +27,7 @@ _SOT, _SOD, _COD, _COM = 0x90, 0x93, 0x52, 0x64
 _MAIN_HEADER = frozenset({0x51, _COD, 0x5E, 0x5C, 0x5D, 0x5F, 0x55, 0x57, 0x60})
 _TILE_HEADER = frozenset({0x5C, 0x5D, 0x5E, 0x5F, 0x58, 0x61})
 _DROPPED = {_COM: "comment", 0x63: "component registration"}
+_MAX_SEGMENTS = 20_000
 _SYCC = 18  # enumerated colour space of the colr box
 
 
@@ -61,7 +62,11 @@ def read(data: bytes) -> Stream:
     if len(coding) < 14:
         raise _damaged("the codestream has no coding style (COD)", start)
     pieces, stop = _without_comments(data, start, end, segments)
-    changes = [f"removed {n} bytes of {_DROPPED[m]}" for m, _, n in segments if m in _DROPPED]
+    changes = [
+        f"removed {size} bytes of {name}"
+        for dropped, name in _DROPPED.items()
+        if (size := sum(n for marker, _, n in segments if marker == dropped))
+    ]
     if start or stop < len(data):
         changes.append(f"removed {start + len(data) - stop} bytes around the codestream")
     encapsulation = _describe(data[start + 4 :], coding, colour_space)
@@ -104,9 +109,9 @@ def _boxes(data: bytes, position: int, end: int) -> Iterator[tuple[bytes, int, i
 
 def _main_header(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int]]:
     """Yield marker, offset and size of each segment between SOC and the first SOT."""
-    position = start + 2
-    while position + 4 <= end and data[position] == 0xFF:
-        marker = data[position + 1]
+    position, count = start + 2, 0
+    while position + 4 <= end and data[position] == 0xFF and count < _MAX_SEGMENTS:
+        marker, count = data[position + 1], count + 1
         if marker == _SOT:
             return
         size = 2 + int.from_bytes(data[position + 2 : position + 4], "big")
@@ -123,10 +128,10 @@ def _without_comments(
     data: bytes, start: int, end: int, segments: list[tuple[int, int, int]]
 ) -> tuple[tuple[Buffer, ...], int]:
     """Return the codestream without COM segments, and where it ended in the data."""
-    head = data[start : start + 2]
+    head = [data[start : start + 2]]
     position = start + 2
     for marker, at, size in segments:
-        head += b"" if marker in _DROPPED else data[at : at + size]
+        head += [] if marker in _DROPPED else [data[at : at + size]]
         position = at + size
     stop = position
     while data.startswith(b"\xff\x90", stop):
@@ -135,7 +140,7 @@ def _without_comments(
         raise DamagedJpeg(
             "the codestream is truncated", reason="truncated", where=f"byte {min(stop, end)}"
         )
-    return (head, memoryview(data)[position : stop + 2]), stop + 2
+    return (b"".join(head), memoryview(data)[position : stop + 2]), stop + 2
 
 
 def _tile_part_end(data: bytes, position: int, end: int) -> int:

@@ -3,25 +3,23 @@
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
-from service.dicom import icc, jpeg2000, jpegtran, raster, scans
+from service.dicom import icc, jpeg2000, jpegtran, raster
 from service.dicom.budget import Budget
 from service.dicom.canonical import Canonical, canonicalise
 from service.dicom.codestream import Codestream
 from service.dicom.encapsulation import Encapsulation, check_representable, encapsulate
 from service.dicom.exif_attributes import Tags, says_srgb
-from service.dicom.jpeg import DRI, SOF55, JpegHeader, inspect
+from service.dicom.jpeg import DRI, JpegHeader, inspect
 from service.dicom.jpegtran import NotPerfect, Pixels
+from service.dicom.soundness import DCT, check_lossless, check_whole, sample_count
 from service.dicom.values import decimal_string
-from service.errors import DamagedJpeg, TooLarge, UnsupportedJpeg
+from service.errors import DamagedJpeg, UnsupportedJpeg
 
 Upright = Literal["reencode", "lossless-or-keep", "refuse"]
 Cmyk = Literal["refuse", "convert"]
 
 QUALITY: Final = 98
 
-MAX_SCANS: Final = 64  # a progressive JPEG has about 10; each one more is another pass
-
-_DCT: Final = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 _LONG_INTERVAL: Final = b"\xff\xdd\x00\x04\xff\xff"  # DRI
 _BYTES_PER_SAMPLE: Final = 5  # decoded, as a picture of Pillow's, turned, and encoded
 _PROCESSES: Final = {
@@ -96,16 +94,6 @@ class Normalised:
     icc_profile: bytes | None = None
 
 
-def check_size(said: JpegHeader | Encapsulation, max_pixels: int) -> None:
-    """Raise `TooLarge` above `max_pixels` rows x columns: a small file can unfold to gigabytes."""
-    if said.rows * said.columns > max_pixels:
-        raise TooLarge(
-            f"the image has {said.columns} x {said.rows} pixels, {max_pixels} are allowed",
-            reason="too-many-pixels",
-            mend="send a smaller picture, or raise MAX_PIXELS",
-        )
-
-
 def normalise(data: bytes, header: JpegHeader, policy: Policy) -> Normalised:
     """Return the codestream of an upright picture whose headers say nothing but the picture.
 
@@ -121,8 +109,8 @@ def normalise(data: bytes, header: JpegHeader, policy: Policy) -> Normalised:
         If it is not whole.
     """
     check_representable(header)
-    _check_whole(data, header)
-    _check_lossless(data, header)
+    check_whole(data, header)
+    check_lossless(data, header)
     canonical = canonicalise(data, header)
     now = replace(header, process=canonical.process)
     normalised = _upright(canonical, now, policy)
@@ -191,7 +179,7 @@ def from_jpeg2000(data: bytes) -> Normalised:
 
 
 def _upright(canonical: Canonical, header: JpegHeader, policy: Policy) -> Normalised:
-    if header.process not in _DCT or header.precision != 8:
+    if header.process not in DCT or header.precision != 8:
         return _untransformed(canonical, header, policy)
     if len(header.components) == 4:
         return _converted(canonical, header, policy)
@@ -209,7 +197,7 @@ def _verify(canonical: Canonical, header: JpegHeader, policy: Policy) -> None:
     """Read the scans strictly; a picture of several of them unfolds to all its coefficients."""
     size = len(canonical.codestream) + header.rows * header.columns // 16
     if len(header.scans) > 1:
-        size += 2 * _samples(header)
+        size += 2 * sample_count(header)
     with policy.budget.take(size):
         _eighth(canonical, header)
 
@@ -254,7 +242,7 @@ def _transformed(
     canonical: Canonical, header: JpegHeader, policy: Policy, operation: int
 ) -> Normalised:
     """Move and recode the coefficients."""
-    with policy.budget.take(4 * _samples(header) + 2 * len(canonical.codestream)):
+    with policy.budget.take(4 * sample_count(header) + 2 * len(canonical.codestream)):
         data = jpegtran.transform(bytes(canonical.codestream), operation)
         again = inspect(data)
         if policy.verify:
@@ -327,7 +315,7 @@ def _encoded_again(
 ) -> Normalised:
     """Decode, turn, encode at a high quality without chroma subsampling, and say so."""
     operation = jpegtran.UPRIGHT[header.orientation]
-    with policy.budget.take(_BYTES_PER_SAMPLE * _samples(header, subsampled=False)):
+    with policy.budget.take(_BYTES_PER_SAMPLE * sample_count(header, subsampled=False)):
         data = bytes(canonical.codestream)
         pixels = jpegtran.decode(data, header.columns, header.rows, form)
         if form == jpegtran.CMYK:
@@ -343,18 +331,8 @@ def _encoded_again(
         encapsulate(again),
         (*canonical.changes, how),
         derivation=how[0].upper() + how[1:],
-        original_ratio=_ratio(_samples(header, subsampled=False), len(canonical.codestream)),
+        original_ratio=_ratio(sample_count(header, subsampled=False), len(canonical.codestream)),
     )
-
-
-def _samples(header: JpegHeader, *, subsampled: bool = True) -> int:
-    """Return how many samples the components have together."""
-    pixels = header.rows * header.columns
-    if not subsampled:
-        return pixels * len(header.components)
-    across = max(component.horizontal for component in header.components)
-    down = max(component.vertical for component in header.components)
-    return sum(pixels * c.horizontal * c.vertical // (across * down) for c in header.components)
 
 
 def _kept_lying(header: JpegHeader) -> str:
@@ -372,69 +350,3 @@ def _lying(header: JpegHeader) -> UnsupportedJpeg:
 
 def _how_to_turn(header: JpegHeader) -> str:
     return _TURNS[jpegtran.UPRIGHT[header.orientation]]
-
-
-def _check_whole(data: bytes, header: JpegHeader) -> None:
-    if header.rows == 0:
-        raise DamagedJpeg(
-            "neither the frame header nor a DNL segment gives the number of rows",
-            reason="no-rows",
-        )
-    entropy_coded = sum(scan.scan_end - scan.end for scan in header.scans)
-    if entropy_coded < _least_bytes(header):
-        raise DamagedJpeg(
-            f"the scans hold {entropy_coded} bytes, too few for so many pixels",
-            reason="truncated",
-            where=f"byte {header.end}",
-            mend="send the whole file",
-        )
-    if not header.complete and (header.process not in _DCT or header.precision != 8):
-        raise DamagedJpeg(
-            "the JPEG ends without EOI, and whether its scan is whole can't be told",
-            reason="truncated",
-            where=f"byte {header.size}",
-            mend="send the whole file",
-        )
-    if not scans.are_all_there(data, header):
-        raise DamagedJpeg(
-            "the scans don't code all coefficients of all components",
-            reason="truncated",
-            where=f"byte {header.end}",
-            mend="send the whole file",
-        )
-    if len(header.scans) > MAX_SCANS:
-        raise TooLarge(
-            f"the JPEG has {len(header.scans)} scans, {MAX_SCANS} are allowed",
-            reason="too-many-scans",
-            mend="save it as a baseline JPEG",
-        )
-
-
-def _check_lossless(data: bytes, header: JpegHeader) -> None:
-    """Refuse lossless codestreams that aren't what their transfer syntax says they are.
-
-    .70 is first-order prediction in every scan, .57 any of T.81 Table H.1's; a point transform
-    drops bits, so that nothing is lossless about it (T.81 H.1.2.1).
-    """
-    parameters = scans.parameters(data, header)
-    if header.process == 0xC3:
-        mixed = len(parameters) > 1
-        if mixed or not all(1 <= predictor <= 7 and not low for predictor, low in parameters):
-            raise UnsupportedJpeg(
-                "the lossless JPEG mixes predictors, or drops bits by a point transform",
-                reason="lossless-parameters",
-                mend="save it as a baseline JPEG",
-            )
-    if header.process == SOF55 and len({near for near, _ in parameters}) > 1:
-        raise UnsupportedJpeg(
-            "the scans of the JPEG-LS codestream differ in NEAR", reason="lossless-parameters"
-        )
-
-
-def _least_bytes(header: JpegHeader) -> int:
-    """Return the least that the entropy-coded bytes of a Huffman JPEG can measure.
-
-    Each 8 x 8 block takes a code for DC of one bit at least, and a sequential one as much for AC.
-    """
-    codes = {0xC0: 2, 0xC1: 2, 0xC2: 1}.get(header.process, 0)
-    return _samples(header) // 64 * codes // 8

@@ -2,6 +2,7 @@
 
 import math
 import re
+import struct
 from collections.abc import Callable
 from datetime import date
 from typing import Any, Final
@@ -175,7 +176,8 @@ def _floating(vr: str, value: Checked, where: str) -> float:
         raise _bad(where, f"the value isn't a number ({vr})") from None
     if not math.isfinite(number) or (vr == "FL" and abs(number) > 3.4e38):
         raise _bad(where, f"the value isn't a finite number ({vr})")
-    return number
+    # A stored FL has 32 bits; the same number must compare equal when it is read back.
+    return float(struct.unpack("<f", struct.pack("<f", number))[0]) if vr == "FL" else number
 
 
 _NUMBER_CHECKS: dict[str, Callable[[str, Checked, str], Checked]] = {
