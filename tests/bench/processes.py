@@ -2,6 +2,7 @@
 
 import os
 import threading
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -52,7 +53,9 @@ class PeakMemory:
 
     def _watch(self) -> None:
         while not self._done.wait(0.05):
-            self.peak = max(self.peak, memory_bytes(self.root))
+            # A thread or process that ends while it is looked at makes only this look void.
+            with suppress(FileNotFoundError, ProcessLookupError):
+                self.peak = max(self.peak, memory_bytes(self.root))
 
     def __enter__(self) -> Self:
         self._thread.start()
