@@ -15,6 +15,7 @@ from service.store import DicomwebStore
 
 _PACKAGE = Path(__file__).parent
 _NAMESPACE_FILE = "uid-namespace"
+_LEAST_SECRET = 32  # characters; one that is made has 64
 
 
 def rules(settings: Settings) -> Rules:
@@ -78,10 +79,17 @@ def _kept_secret(data_dir: Path) -> str:
     try:
         if not path.exists():
             _make_secret(path)
-        return path.read_text("ascii").strip()
+        secret = path.read_text("ascii").strip()
     except (OSError, ValueError) as error:
         problem = f"DATA_DIR: the UID namespace can't be kept in {path} ({type(error).__name__})"
         raise BadSettings([problem + "; set UID_NAMESPACE, or make the folder writable"]) from error
+    if len(secret) < _LEAST_SECRET:
+        problem = (
+            f"DATA_DIR: {path} holds {len(secret)} characters, and no UID namespace has so few"
+        )
+        mend = "put it back from a backup or set UID_NAMESPACE; delete it only if nothing is stored"
+        raise BadSettings([f"{problem}; {mend}"])
+    return secret
 
 
 def _make_secret(path: Path) -> None:

@@ -24,6 +24,12 @@ def _text(value: str) -> str:
     return value
 
 
+def _credential(value: str) -> str:
+    if not value.isprintable() or max(value, default="") > "\xff":
+        raise ValueError("it holds a character that is not a printable one of ISO 8859-1")
+    return value
+
+
 def _one_of(*choices: str) -> Callable[[str], str]:
     def convert(value: str) -> str:
         if value not in choices:
@@ -101,9 +107,9 @@ class Settings:
         `none`, or `auto` (`google` for healthcare.googleapis.com, else whichever is set, else
         `none`).""",
     )
-    dicomweb_token: str = _setting("", _text, "The token for `bearer`.", secret=True)
-    dicomweb_user: str = _setting("", _text, "The user for `basic`.")
-    dicomweb_password: str = _setting("", _text, "The password for `basic`.", secret=True)
+    dicomweb_token: str = _setting("", _credential, "The token for `bearer`.", secret=True)
+    dicomweb_user: str = _setting("", _credential, "The user for `basic`.")
+    dicomweb_password: str = _setting("", _credential, "The password for `basic`.", secret=True)
     storage_class: str = _setting(
         "",
         _one_of("", *STORAGE_CLASSES),

@@ -1,8 +1,12 @@
 """Any DICOMweb server as a store: one outgoing call, one map of its failures."""
 
-import time
+import contextlib
+import socket
+import threading
 from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
+from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -49,29 +53,30 @@ class DicomwebStore:
 
     def store_file(self, data: bytes, sop_instance_uid: str) -> Verdict:
         """Send one ready DICOM file, byte for byte."""
-        return self._post(stow.package_files([data]), [sop_instance_uid])[sop_instance_uid]
+        return self._post(stow.package_files([data]), {sop_instance_uid: ""})[sop_instance_uid]
 
     def unreachable(self) -> str:
-        """Return why the store can't be reached; "" if it can."""
+        """Return why the store can't be reached, in no words of its own; "" if it can."""
         answer = self._call("GET", "/studies?limit=1", {"Accept": "application/dicom+json"})
         if isinstance(answer, Unavailable):
             return answer.reason
-        if answer[0] == 204:  # nothing found
+        status, headers, _ = answer
+        if status == 204:  # nothing found
             return ""
-        verdict = stow.read_status(*answer)
+        verdict = stow.read_status(status, headers, b"")
         return verdict.reason if isinstance(verdict, Unavailable) else ""
 
     def _send(self, instances: Sequence[Instance]) -> dict[str, Verdict]:
         """Post in the current wire format, and in the other where the store doesn't take it."""
-        uids = [instance.sop_instance_uid for instance in instances]
+        sop_classes = {each.sop_instance_uid: each.sop_class_uid for each in instances}
         wire = self._wire
-        verdicts = self._post(stow.package(instances, wire), uids)
+        verdicts = self._post(stow.package(instances, wire), sop_classes)
         if wire == "json" and self._may_change_wire and _is_unsupported(verdicts):
             self._wire = "part10"
-            verdicts = self._post(stow.package(instances, "part10"), uids)
+            verdicts = self._post(stow.package(instances, "part10"), sop_classes)
         return verdicts
 
-    def _post(self, payload: Payload, uids: Sequence[str]) -> dict[str, Verdict]:
+    def _post(self, payload: Payload, sop_classes: Mapping[str, str]) -> dict[str, Verdict]:
         headers = {
             "Accept": "application/dicom+json",
             "Content-Type": payload.content_type,
@@ -79,8 +84,8 @@ class DicomwebStore:
         }
         answer = self._call("POST", "/studies", headers, payload)
         if isinstance(answer, Unavailable):
-            return dict.fromkeys(uids, answer)
-        return stow.read_response(*answer, uids)
+            return dict.fromkeys(sop_classes, answer)
+        return stow.read_response(*answer, sop_classes)
 
     def _settled(self, instance: Instance, verdict: Verdict) -> Outcome:
         """Turn a conflict into a success or a refusal by reading what the store has."""
@@ -119,7 +124,8 @@ class DicomwebStore:
         """
         for attempt in (1, 2):
             try:
-                return self._exchange(method, self._url + path, dict(headers), payload, limit)
+                with _within(self._timeouts[1]):
+                    return self._exchange(method, self._url + path, dict(headers), payload, limit)
             except requests.ConnectTimeout:
                 return Unavailable(f"no connection to the store within {self._timeouts[0]:g} s")
             except (requests.Timeout, urllib3.exceptions.TimeoutError):
@@ -130,6 +136,8 @@ class DicomwebStore:
             except self._credential_errors as error:
                 reason = f"no Google credentials for the store ({_name(error)})"
                 return Unavailable(reason, operator=True)
+            except ValueError as error:
+                return Unavailable(f"the store's answer can't be read ({_name(error)})")
         raise AssertionError("unreachable")
 
     def _exchange(
@@ -145,24 +153,90 @@ class DicomwebStore:
             stream=True,
             allow_redirects=False,
         ) as response:
-            body = self._body(response, limit)
+            body = _body(response, limit)
             return (
                 response.status_code,
                 {name.lower(): value for name, value in response.headers.items()},
                 body,
             )
 
-    def _body(self, response: requests.Response, limit: int) -> bytes:
-        """Read at most `limit` bytes within the read timeout, however slowly they come."""
-        deadline = time.monotonic() + self._timeouts[1]
-        body = bytearray()
-        while chunk := response.raw.read1(65_536, decode_content=True):
-            body += chunk
-            if len(body) > limit:
-                return b""
-            if time.monotonic() > deadline:
-                raise requests.ReadTimeout
-        return bytes(body)
+
+def _body(response: requests.Response, limit: int) -> bytes:
+    """Read a body; nothing of one that is longer than `limit` bytes."""
+    body = bytearray()
+    while chunk := response.raw.read1(65_536, decode_content=True):
+        body += chunk
+        if len(body) > limit:
+            return b""
+    return bytes(body)
+
+
+class _Watch:
+    """Cuts a connection whose answer isn't whole in time.
+
+    A socket's own timeout bounds the wait for each byte only, and so no dripping header, no
+    trailer and no 100 Continue without end.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.is_over = False
+        self._seconds = seconds
+        self._timer: threading.Timer | None = None
+
+    def begin(self, connection: socket.socket) -> None:
+        """Count from now, when the request has been sent."""
+        self.end()
+        self._timer = threading.Timer(self._seconds, self._cut, [connection])
+        self._timer.daemon = True
+        self._timer.start()
+
+    def end(self) -> None:
+        if self._timer:
+            self._timer.cancel()
+
+    def _cut(self, connection: socket.socket) -> None:
+        self.is_over = True
+        with contextlib.suppress(OSError):
+            # Not TLS's own shutdown, which takes its state from under the thread that reads.
+            socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+
+_WATCH: ContextVar[_Watch] = ContextVar("_WATCH")
+
+
+@contextlib.contextmanager
+def _within(seconds: float) -> Iterator[None]:
+    """Bound the answers read inside; raise requests.ReadTimeout whatever cutting them led to."""
+    watch = _Watch(seconds)
+    token = _WATCH.set(watch)
+    try:
+        yield
+    finally:
+        _WATCH.reset(token)
+        watch.end()
+        if watch.is_over:
+            raise requests.ReadTimeout
+
+
+class _HTTPConnection(urllib3.connection.HTTPConnection):
+    def getresponse(self) -> urllib3.response.HTTPResponse:  # type: ignore[override] # as there
+        _WATCH.get().begin(self.sock)
+        return super().getresponse()
+
+
+class _HTTPSConnection(urllib3.connection.HTTPSConnection):
+    def getresponse(self) -> urllib3.response.HTTPResponse:  # type: ignore[override] # as there
+        _WATCH.get().begin(self.sock)
+        return super().getresponse()
+
+
+class _Adapter(requests.adapters.HTTPAdapter):
+    """Makes connections that are watched, through a proxy too."""
+
+    def get_connection_with_tls_context(self, *args: Any, **named: Any) -> Any:
+        pool: Any = super().get_connection_with_tls_context(*args, **named)
+        pool.ConnectionCls = _HTTPSConnection if pool.scheme == "https" else _HTTPConnection
+        return pool
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,12 +297,18 @@ def _session(settings: Settings) -> requests.Session:
     if urlsplit(settings.store_url).hostname in LOOPBACK:
         session.trust_env = False  # a proxy of this machine's can't lead to this machine
     size = settings.threads
-    adapter = requests.adapters.HTTPAdapter(pool_connections=2, pool_maxsize=size, max_retries=0)
+    adapter = _Adapter(pool_connections=2, pool_maxsize=size, max_retries=0)
     for prefix in ("http://", "https://"):
         session.mount(prefix, adapter)
+    session.get_redirect_target = _no_redirect  # type: ignore[method-assign,assignment]
+    session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
     session.headers["User-Agent"] = "jpegstow"
     session.headers["Accept-Encoding"] = "identity"
     return session
+
+
+def _no_redirect(_: requests.Response) -> None:
+    """Find no redirect: else requests reads its whole body and its Location, followed or not."""
 
 
 def _google_errors() -> tuple[type[Exception], ...]:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pydicom import Dataset, dcmread
+from pydicom import DataElement, Dataset, dcmread
 
 from service.archive import (
     AlreadyStored,
@@ -24,6 +24,7 @@ from service.archive import (
     is_uid,
 )
 from service.archive.files import incoming
+from service.archive.sameness import same_content
 from service.dicom import part10
 from service.errors import BadRequest
 from tests.archive_instances import (
@@ -314,3 +315,19 @@ def test_one_bad_value_does_not_cost_the_instance(archive: Archive) -> None:
     assert put(archive, weight) == Stored(UIDS)
     (model,) = archive.search(Query("instance"))
     assert model["00101030"] == {"vr": "DS"}
+
+
+def test_only_the_owner_can_read_what_holds_names(tmp_path: Path) -> None:
+    Archive(tmp_path / "archive").close()
+    Archive(tmp_path).close()
+    assert (tmp_path / "archive").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "instances").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "index.sqlite").stat().st_mode & 0o777 == 0o600
+
+
+def test_pixel_data_of_another_vr_is_compared_like_any_value() -> None:
+    one, other = (part10.decode(dicom_file()) for _ in range(2))
+    one[0x7FE00010] = DataElement(0x7FE00010, "LO", "one")
+    other[0x7FE00010] = DataElement(0x7FE00010, "LO", "other")
+    assert same_content(one, one)
+    assert not same_content(one, other)

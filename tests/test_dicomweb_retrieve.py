@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from flask.testing import FlaskClient
 from PIL import Image
-from pydicom import Dataset, dcmread
+from pydicom import DataElement, Dataset, dcmread
 from pydicom.encaps import encapsulate
 from werkzeug.test import TestResponse
 
@@ -208,7 +208,15 @@ def test_frames_in_a_transfer_syntax_that_nobody_knows_come_as_octets(
 
 @pytest.mark.parametrize(
     ("frames", "status"),
-    [("2", 404), ("0", 400), ("1,x", 400), ("-1", 400), ("1,", 400), ("9999999999", 400)],
+    [
+        ("2", 404),
+        ("0", 400),
+        ("1,x", 400),
+        ("-1", 400),
+        ("1,", 400),
+        ("9999999999", 400),
+        ("1,1", 400),
+    ],
 )
 def test_frames_that_are_not_there_are_not_found(
     client: FlaskClient, archive: Archive, frames: str, status: int
@@ -241,7 +249,18 @@ def test_bulk_data_is_found_by_its_path(client: FlaskClient, archive: Archive) -
 
 
 @pytest.mark.parametrize(
-    "where", ["00420011", "00100020", "x", "00880200/1", "00880200/1/7FE00010", "0/../..", "%2e%2e"]
+    "where",
+    [
+        "00420011",
+        "00100020",
+        "x",
+        "00880200/1",
+        "00880200/1/7FE00010",
+        "0/../..",
+        "%2e%2e",
+        "00100020/1/0",
+        "f" * 99,
+    ],
 )
 def test_bulk_data_that_is_not_there_is_not_found(
     client: FlaskClient, archive: Archive, where: str
@@ -341,3 +360,28 @@ def test_pydicom_reads_what_is_retrieved(client: FlaskClient, archive: Archive) 
     put(archive, dicom_file())
     (body,) = bodies(get(client))
     assert dcmread(BytesIO(body)).PatientName == "Müller^José"
+
+
+def native(pixels: object, vr: str, frames: int) -> bytes:
+    dataset = part10.decode(uncompressed("RGB", picture(4, 4)))
+    dataset.NumberOfFrames = frames
+    dataset[0x7FE00010] = DataElement(0x7FE00010, vr, pixels)
+    buffer = BytesIO()
+    dataset.save_as(buffer)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("what", ["rendered", "frames/1", "bulkdata/7FE00010"])
+def test_pixel_data_that_is_text_is_no_picture(
+    client: FlaskClient, archive: Archive, what: str
+) -> None:
+    put(archive, native("text", "LO", 1))
+    assert refusal(get(client, f"{PATH}/{what}"))[0] == 404
+
+
+@pytest.mark.parametrize(("frames", "status"), [(20_000_000, 404), (20_001, 400), (20_000, 200)])
+def test_only_as_many_frames_are_made_as_pixel_data_and_an_answer_can_hold(
+    client: FlaskClient, archive: Archive, frames: int, status: int
+) -> None:
+    put(archive, native(bytes(30_000), "OB", frames))
+    assert get(client, f"{PATH}/bulkdata/7FE00010").status_code == status

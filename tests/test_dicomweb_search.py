@@ -162,6 +162,11 @@ def test_nothing_found_is_an_empty_array(client: FlaskClient, path: str) -> None
         ("/series", {"SOPInstanceUID": "1.2"}, "can't match SOPInstanceUID"),
         ("/studies", {"StudyInstanceUID": SECRET}, "UIDs (StudyInstanceUID)"),
         ("/studies", {"StudyInstanceUID": ",".join(["1.2"] * 501)}, "at most 500"),
+        (
+            "/studies",
+            {"PatientName": " ".join(map(str, range(101))), "fuzzymatching": "true"},
+            "100 words",
+        ),
         ("/studies", {"StudyDate": "2024"}, "YYYYMMDD"),
         ("/studies", {"StudyDate": "-"}, "YYYYMMDD"),
         ("/studies", {"StudyDate": "\uff12\uff10\uff12\uff14\uff10\uff11\uff10\uff11"}, "YYYYMMDD"),
@@ -206,3 +211,9 @@ def test_a_form_that_cannot_be_had_is_not_acceptable(client: FlaskClient) -> Non
     response = client.get("/dicomWeb/studies", headers={"Accept": "application/dicom+xml"})
     assert response.status_code == 406
     assert response.get_json()["error"]["status"] == "NOT_ACCEPTABLE"
+
+
+def test_a_very_long_accept_header_is_refused_unread(client: FlaskClient) -> None:
+    response = client.get("/dicomWeb/studies", headers={"Accept": '"' * 2049})
+    assert response.status_code == 406
+    assert "longer than 2048" in response.get_json()["error"]["message"]

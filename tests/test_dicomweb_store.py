@@ -271,6 +271,12 @@ def with_(tag: str, vr: str, *values: Any, **more: Any) -> JsonObject:
         (metadata() | {"0010001G": {"vr": "LO"}}, "hexadecimal"),
         (metadata() | {"00100020": {"Value": [SECRET]}}, "00100020"),
         (metadata() | {"00100020": SECRET}, "00100020"),
+        (metadata() | {"00420011": {"vr": "OB", "InlineBinary": "@@@"}}, "base64 (00420011)"),
+        (metadata() | {"00420011": {"vr": "OB", "InlineBinary": 7}}, "base64 (00420011)"),
+        (
+            with_("00880200", "SQ", {"00420011": {"vr": "OB", "InlineBinary": "@@@"}}),
+            "base64 (00420011)",
+        ),
         (metadata() | {"FFFCFFFC": {"vr": "OB", "InlineBinary": "AAAA"}}, "behind Pixel Data"),
     ],
 )
@@ -446,3 +452,44 @@ def test_a_damaged_body_is_refused_or_stored_but_never_breaks_the_archive(
     assert response.status_code in {200, 400, 409}
     for path in tmp_path.glob("instances/*/*/*.dcm"):
         assert dcmread(path).StudyInstanceUID == path.parts[-3]
+
+
+@pytest.mark.parametrize("payload", [_FILE_BODY, raw(dicom_file(), "application/dicom")])
+def test_a_body_shorter_than_its_length_stores_nothing(
+    client: FlaskClient, archive: Archive, payload: Payload
+) -> None:
+    body = b"".join(payload)
+    response = client.post(
+        "/dicomWeb/studies",
+        data=body,
+        content_type=payload.content_type,
+        environ_overrides={"CONTENT_LENGTH": str(len(body) + 1), "wsgi.input_terminated": True},
+    )
+    assert error(response) == (
+        400,
+        f"the body ends at byte {len(body)} of {len(body) + 1}; send the whole body",
+    )
+    assert archive.instances(STUDY) == []
+
+
+def test_a_name_that_is_a_sequence_is_stored(client: FlaskClient) -> None:
+    named = with_("00100010", "SQ", {"00100020": {"vr": "LO", "Value": ["P2"]}})
+    assert post(client, json_request([named], image_part())).status_code == 200
+
+
+def test_a_private_creator_that_is_a_name_does_not_break_xml(client: FlaskClient) -> None:
+    creator = {"00090010": {"vr": "PN", "Value": [{"Alphabetic": "X"}]}}
+    private = {"00091001": {"vr": "LO", "Value": ["kept"]}}
+    post(client, json_request([metadata() | creator | private], image_part()))
+    accept = {"Accept": 'multipart/related; type="application/dicom+xml"'}
+    response = client.get("/dicomWeb/instances?includefield=all", headers=accept)
+    assert response.status_code == 200
+    assert b'<DicomAttribute tag="00091001" vr="LO">' in response.data
+
+
+def test_a_modality_that_is_a_sequence_does_not_break_searches(client: FlaskClient) -> None:
+    post(client, file_request(dicom_file(SOPInstanceUID="9.9", SeriesInstanceUID="9")))
+    nested = with_("00080060", "SQ", {"00080060": {"vr": "CS", "Value": ["ES"]}})
+    assert post(client, json_request([nested], image_part())).status_code == 200
+    (study,) = client.get("/dicomWeb/studies").get_json(force=True)
+    assert study["00080061"] == {"vr": "CS", "Value": ["XC"]}

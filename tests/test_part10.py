@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from pydicom import Dataset, dcmread
+from pydicom import Dataset, dcmread, dcmwrite
+from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from service.dicom import part10
 from service.dicom.attributes import parse
@@ -167,10 +169,61 @@ def test_a_deflated_file_is_not_unfolded() -> None:
             part10.decode(data)
 
 
-@pytest.mark.parametrize("length", [400, 405])
-def test_a_file_cut_before_its_pixels_holds_none(length: int) -> None:
+def test_a_long_version_does_not_hide_that_a_file_is_deflated() -> None:
+    version = bytes.fromhex("02000100 4f420000 00200000") + bytes(0x2000)
+    syntax = bytes.fromhex("02001000 55491600") + b"1.2.840.10008.1.2.1.99"
+    with pytest.raises(BadRequest, match="deflated"):
+        part10.decode(bytes(128) + b"DICM" + version + syntax + bytes(100))
+
+
+def saved(dataset: Dataset, syntax: UID) -> bytes:
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.SOPClassUID, dataset.SOPInstanceUID = EVEN.sop_class_uid, EVEN.sop_instance_uid
+    buffer = BytesIO()
+    dcmwrite(buffer, dataset, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+def ending(tag: int, vr: str, value: object, *, undefined: bool = False) -> Dataset:
+    dataset = Dataset()
+    dataset.add_new(tag, vr, value)
+    dataset[tag].is_undefined_length = undefined
+    return dataset
+
+
+ICON = ending(0x7FE00010, "OB", bytes(20))
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+@pytest.mark.parametrize(
+    "dataset",
+    [
+        ending(0x7FE00010, "OW", bytes(1000)),
+        ending(0x00204000, "LT", "words " * 200),
+        ending(0x00880200, "SQ", [ICON]),
+        ending(0x00880200, "SQ", [ICON], undefined=True),
+        ending(0xFFFCFFFC, "OB", bytes(1000)),
+        ending(0x00102110, "LO", ""),
+    ],
+    ids=["pixels", "text", "items", "delimited items", "padding", "empty"],
+)
+def test_a_file_that_ends_within_an_element_is_no_file(dataset: Dataset, syntax: UID) -> None:
+    data = saved(dataset, syntax)
+    part10.decode(data)
+    for cut in (1, 2, 3, 4, 5, 6, 7):
+        with pytest.raises(BadRequest, match="DICOM file"):
+            part10.decode(data[:-cut])
+    for cut in (500, 990, 1000, 1005):
+        if cut < len(data) - 400:
+            with pytest.raises(BadRequest, match="DICOM file"):
+                part10.decode(data[:-cut])
+
+
+def test_a_file_cut_between_two_elements_holds_no_pixels() -> None:
     """Nothing in a DICOM file says how many elements there should be."""
-    found = part10.decode(file_of(EVEN)[:length])
+    data = file_of(EVEN)
+    found = part10.decode(data[: data.index(bytes.fromhex("e07f1000 4f420000 ffffffff"))])
     assert "PixelData" not in found
     assert not part10.holds(found, EVEN.dataset, EVEN.codestream)
 

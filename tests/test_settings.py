@@ -41,6 +41,7 @@ def test_without_an_environment_everything_has_its_default() -> None:
         ("VERIFY_SCAN", "off", False),
         ("PORT", "0", 0),
         ("UID_NAMESPACE", "é 🦷", "é 🦷"),
+        ("DICOMWEB_PASSWORD", "é ~", "é ~"),
     ],
 )
 def test_a_setting_is_read_from_its_variable(name: str, text: str, value: Any) -> None:
@@ -61,6 +62,10 @@ BAD = [
     ("DICOMWEB_WIRE", "xml"),
     ("DICOMWEB_AUTH", "kerberos"),
     ("DICOMWEB_TOKEN", "a\nb"),
+    ("DICOMWEB_TOKEN", "a\u20ac"),
+    ("DICOMWEB_USER", "\u0142ukasz"),
+    ("DICOMWEB_PASSWORD", "a\x7fb"),
+    ("DICOMWEB_PASSWORD", "\ud800"),
     ("STORAGE_CLASS", "cold"),
     ("STORE_CONNECT_TIMEOUT", "0"),
     ("STORE_CONNECT_TIMEOUT", "-1"),
@@ -179,6 +184,8 @@ def test_no_secret_is_shown(name: str) -> None:
     [
         {"DICOMWEB_TOKEN": MARKER + "\n" + MARKER},
         {"DICOMWEB_PASSWORD": MARKER + "\0"},
+        {"DICOMWEB_TOKEN": MARKER + "\u20ac"},
+        {"DICOMWEB_PASSWORD": MARKER + "\u0142"},
         {"UID_NAMESPACE": MARKER + "\x1f" + MARKER},
         {"DICOMWEB_TOKEN": MARKER, "PORT": "x"},
         {"DICOMWEB_AUTH": "basic", "DICOMWEB_PASSWORD": MARKER},

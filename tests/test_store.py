@@ -82,12 +82,66 @@ def endless(request: Received) -> bytes:
     return make(request) + b" " * TEN_MEGABYTES
 
 
+@dataclass(frozen=True)
+class Drip:
+    """Answer with a beginning, and then with the same few bytes again and again."""
+
+    start: bytes
+    again: bytes
+
+    def play(self, wire: Wire) -> None:
+        wire.receive()
+        wire.wfile.write(self.start)
+        while not wire.script.released.wait(0.02):
+            wire.wfile.write(self.again)
+
+
+@dataclass(frozen=True)
+class StoreAndDripTrailers:
+    """Store everything, say so in one chunk, and let no end follow."""
+
+    def play(self, wire: Wire) -> None:
+        request = wire.receive()
+        make = stored().body
+        assert callable(make)
+        answer = make(request)
+        wire.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        wire.wfile.write(b"%x\r\n%s\r\n0\r\n" % (len(answer), answer))
+        while not wire.script.released.wait(0.02):
+            wire.wfile.write(b"X: y\r\n")
+
+
+@dataclass(frozen=True)
+class FloodingRedirect:
+    """Redirect with a body of 256 MB, and count what of it could be sent."""
+
+    sent: list[int]
+
+    def play(self, wire: Wire) -> None:
+        wire.receive()
+        wire.head(302, {"Location": "/elsewhere"}, 1 << 28)
+        for _ in range(256):
+            wire.wfile.write(bytes(1 << 20))
+            self.sent.append(1 << 20)
+
+
+def redirect_to(location: bytes) -> Step:
+    return Drip(
+        b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: " + location + b"\r\n\r\n", b""
+    )
+
+
 FAILURES = {
     "resets the connection in the middle of the request": ResetMidBody(),
     "closes without an answer": LoseAnswer(),
     "breaks off in the middle of its answer": CutAnswer(),
     "hangs": Hang(),
     "drips its answer's body": SlowBody(bytes(1000)),
+    "drips a header": Drip(b"HTTP/1.1 200 OK\r\nX: ", b"a"),
+    "says 100 Continue without end": Drip(b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+    "drips trailers behind a true answer": StoreAndDripTrailers(),
+    "redirects to no address": redirect_to(b"http://[::1"),
+    "redirects to what is no text": redirect_to(b"\xff\xfe"),
     "is down for maintenance": unavailable(),
     "has too many requests": throttled(7),
     "doesn't accept the credentials": unauthorized(),
@@ -122,6 +176,31 @@ def test_a_store_that_doesnt_say_that_it_stored_is_answered_with_send_again(step
     assert int(response.headers["Retry-After"]) >= 1
     assert {request.path for request in store.requests} <= {"/dicomWeb/studies"}
     assert len(store.requests) <= 2
+
+
+def test_the_body_of_a_redirect_is_not_read() -> None:
+    sent: list[int] = []
+    with ScriptedServer(FloodingRedirect(sent)) as store:
+        response = post(client_for(store.dicomweb_url), JPEG)
+    assert response.status_code == 503
+    assert sum(sent) < 1 << 26
+
+
+def test_a_stores_cookies_are_not_sent_back() -> None:
+    answer = stored()
+    assert isinstance(answer, Respond)
+    cookies = {**answer.headers, "Set-Cookie": "session=1; Path=/"}
+    with ScriptedServer(Respond(200, cookies, answer.body)) as store:
+        client = client_for(store.dicomweb_url)
+        assert post(client, JPEG).status_code == 201
+        assert post(client, JPEG).status_code == 201
+    assert ["cookie" in request.headers for request in store.requests] == [False, False]
+
+
+def test_readiness_tells_nothing_in_the_stores_own_words() -> None:
+    with ScriptedServer(Respond(503, {}, b"Doe^Jane is on disk 7")) as store:
+        response = client_for(store.dicomweb_url).get("/readyz")
+    assert response.get_json()["checks"]["store"] == "the store answered 503"
 
 
 def test_a_refused_connection_is_answered_with_send_again() -> None:

@@ -307,7 +307,7 @@ def test_an_answer_that_names_an_instance_is_believed(name: str, form: str) -> N
         "xml": in_xml(body),
         "xml with namespace": b"\n" + in_xml(body, namespace=NAMESPACE).split(b"?>")[1],
     }[form]
-    assert read_response(status, {}, written, [UID]) == {UID: verdict}
+    assert read_response(status, {}, written, {UID: ""}) == {UID: verdict}
 
 
 BOMB = (
@@ -358,15 +358,91 @@ USELESS: dict[str, bytes] = {
 @pytest.mark.parametrize("name", USELESS)
 @pytest.mark.parametrize("status", [200, 201, 202])
 def test_success_that_names_nothing_is_no_success(name: str, status: int) -> None:
-    (verdict,) = read_response(status, {}, USELESS[name], [UID]).values()
+    (verdict,) = read_response(status, {}, USELESS[name], {UID: ""}).values()
     assert verdict == Unavailable(
         f"the store answered {status} without naming the instance as stored", status=status
     )
 
 
+CLASS = "1.2.840.10008.5.1.4.1.1.7"
+REFERENCE = '{"00081150": {"Value": ["%s"]}, "00081155": {"Value": ["2.25.3"]}}'
+OURS = REFERENCE % CLASS
+SAID_STORED = f'"00081199": {{"Value": [{OURS}]}}'
+SAID_FAILED = f'"00081198": {{"Value": [{OURS}]}}'
+CONTRADICTIONS = {
+    "failures twice": f'{{{SAID_STORED}, {SAID_FAILED}, "00081198": {{}}}}',
+    "failures twice in one element": (
+        f'{{{SAID_STORED}, "00081198": {{"Value": [{OURS}], "Value": []}}}}'
+    ),
+    "a failure in another object": f"[{{{SAID_STORED}}}, {{{SAID_FAILED}}}]",
+    "a success and a failure in other objects": f"[{{}}, {{{SAID_FAILED}}}, {{{SAID_STORED}}}]",
+    "an array of an answer and something else": f"[{{{SAID_STORED}}}, [{{{SAID_FAILED}}}]]",
+    "another class": f'{{"00081199": {{"Value": [{REFERENCE % "1.2.3"}]}}}}',
+    "another class and the right one": (
+        f'{{"00081199": {{"Value": [{REFERENCE % "1.2.3"}, {OURS}]}}}}'
+    ),
+    "a failure that names none": (
+        f'{{{SAID_STORED}, "00081198": {{"Value": [{{"00081197": {{"Value": [272]}}}}]}}}}'
+    ),
+    "failures twice in XML": in_xml(answer({UID: URL}, {UID: {}}))
+    .decode()
+    .replace("</NativeDicomModel>", '<DicomAttribute tag="00081198"/></NativeDicomModel>'),
+}
+
+
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+@pytest.mark.parametrize("status", [200, 202, 409])
+def test_an_answer_that_contradicts_itself_is_no_success(name: str, status: int) -> None:
+    (verdict,) = read_response(status, {}, CONTRADICTIONS[name].encode(), {UID: CLASS}).values()
+    assert not isinstance(verdict, Stored)
+
+
+@pytest.mark.parametrize("sop_class", [CLASS, ""])
+def test_a_reference_of_the_right_class_is_a_success(sop_class: str) -> None:
+    body = f"[{{}}, {{{SAID_STORED}}}]".encode()
+    assert read_response(200, {}, body, {UID: sop_class}) == {UID: Stored()}
+
+
+def test_a_failure_that_names_none_is_of_the_instance_that_isnt_named() -> None:
+    nameless = '"00081198": {"Value": [{"00081197": {"Value": [43264]}}]}'
+    body = f"{{{SAID_STORED}, {nameless}}}".encode()
+    found = read_response(202, {}, body, {UID: CLASS, "2.25.4": CLASS})
+    assert found[UID] == Stored()
+    assert isinstance(found["2.25.4"], Rejected)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://[::1",
+        "http://a:999999/",
+        "http://a:b/",
+        "http://x:y:z@[v1]/",
+        "http://alice@host/",
+        f"http://{'a' * 70}.com/",
+        "http://a..b/",
+        "http://a:65536/",
+        "http://[:::]/",
+        "http:///x",
+        "javascript:alert(1)",
+    ],
+)
+def test_a_retrieve_url_that_cant_be_parsed_is_not_passed_on(url: str) -> None:
+    body = answer({UID: {"00081190": {"vr": "UR", "Value": [url]}}})
+    assert read_response(200, {}, body, {UID: ""}) == {UID: Stored()}
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[::1]:8042/x@y", "https://host", "http://a.b_c-d.:65535?x"]
+)
+def test_a_retrieve_url_that_can_be_parsed_is_passed_on(url: str) -> None:
+    body = answer({UID: {"00081190": {"vr": "UR", "Value": [url]}}})
+    assert read_response(200, {}, body, {UID: ""}) == {UID: Stored(url)}
+
+
 @pytest.mark.parametrize("name", USELESS)
 def test_a_409_that_names_nothing_is_a_refusal(name: str) -> None:
-    (verdict,) = read_response(409, {}, USELESS[name], [UID]).values()
+    (verdict,) = read_response(409, {}, USELESS[name], {UID: ""}).values()
     assert isinstance(verdict, Rejected)
     assert verdict.reason.startswith("the store answered 409: ")
 
@@ -384,7 +460,7 @@ def test_a_409_that_names_nothing_is_a_refusal(name: str) -> None:
 def test_a_409_may_say_already_exists_in_its_own_words(
     body: bytes, kind: type[Conflict | Rejected]
 ) -> None:
-    (found,) = read_response(409, {}, body, [UID]).values()
+    (found,) = read_response(409, {}, body, {UID: ""}).values()
     assert isinstance(found, kind)
     assert found.reason.startswith("the store answered 409: ")
 
@@ -399,7 +475,7 @@ STRANGE = [100, 101, 199, 203, 204, 206, 226, 300, 301, 302, 304, 307, 308, 0, 4
 @pytest.mark.parametrize("body", [b"", answer({UID: URL}), b"because"])
 def test_a_status_speaks_for_all_instances(status: int, body: bytes) -> None:
     """Even a body that names an instance doesn't make a success of another status."""
-    found = read_response(status, {"retry-after": "7"}, body, [UID, "2.25.4"])
+    found = read_response(status, {"retry-after": "7"}, body, {UID: "", "2.25.4": ""})
     assert found[UID] == found["2.25.4"]
     verdict = found[UID]
     assert isinstance(verdict, Rejected if status in FINAL else Unavailable)
@@ -429,7 +505,7 @@ def test_a_status_speaks_for_all_instances(status: int, body: bytes) -> None:
     ],
 )
 def test_the_stores_own_words_are_passed_on_in_one_printable_line(body: bytes, said: str) -> None:
-    (verdict,) = read_response(503, {}, body, [UID]).values()
+    (verdict,) = read_response(503, {}, body, {UID: ""}).values()
     assert not isinstance(verdict, Stored)
     assert verdict.reason == f"the store answered 503{said}"
 
@@ -480,7 +556,7 @@ JSON = st.recursive(
 @given(st.sampled_from([200, 202, 409, 401, 500, 400]), JSON.map(json.dumps) | st.text())
 def test_any_answer_gives_every_instance_a_verdict(status: int, text: str) -> None:
     body = text.encode("utf-8", "surrogatepass")
-    found = read_response(status, {}, body, [UID, "2.25.4"])
+    found = read_response(status, {}, body, {UID: "", "2.25.4": ""})
     assert set(found) == {UID, "2.25.4"}
     assert all(
         isinstance(each, Stored | Rejected | Unavailable | Conflict) for each in found.values()
@@ -495,5 +571,5 @@ def test_any_answer_gives_every_instance_a_verdict(status: int, text: str) -> No
 @given(st.binary())
 def test_any_bytes_for_an_answer_store_nothing(body: bytes) -> None:
     for status in (200, 409, 503):
-        (verdict,) = read_response(status, {}, body, [UID]).values()
+        (verdict,) = read_response(status, {}, body, {UID: ""}).values()
         assert not isinstance(verdict, Stored)

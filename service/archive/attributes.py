@@ -85,7 +85,8 @@ def describe(dataset: Dataset) -> Description:
     except (RecursionError, TypeError, ValueError) as error:
         raise BadRequest("the data set can't be put into DICOM JSON", reason="json") from error
     names = model.get("00100010", {}).get("Value", [])
-    groups = [group for name in names if isinstance(name, dict) for group in name.values()]
+    named = [name.values() for name in names if isinstance(name, dict)]
+    groups = [group for groups in named for group in groups if isinstance(group, str)]
     tokens = name_tokens(" ".join(groups))
     return Description(uids, sop_class, transfer_syntax, study, series, instance, tokens)
 

@@ -50,9 +50,11 @@ def _number(text: str) -> Decimal | str:
     return number if number.is_finite() else text
 
 
-def _pixel_bytes(dataset: Dataset) -> bytes:
+def _pixel_bytes(dataset: Dataset) -> Any:
     element = dataset["PixelData"]
     data = element.value or b""
+    if not isinstance(data, bytes):  # with a VR that isn't one of Pixel Data's
+        return _value(element)
     if not element.is_undefined_length:  # not encapsulated: PS3.5 A.4
         return bytes(data)
     try:

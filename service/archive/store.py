@@ -92,8 +92,9 @@ class Archive:
         """
         self._root = root.absolute()
         self._instances = self._root / "instances"
-        for folder in (self._instances, self._root / "incoming"):
-            folder.mkdir(parents=True, exist_ok=True)
+        for folder in (self._root, self._instances, self._root / "incoming"):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        (self._root / "index.sqlite").touch(mode=0o600)  # it holds names; SQLite keeps the mode
         flush_folder(self._root)
         self._alive = open_alive(self._root)
         self._index = rows.Index(self._root / "index.sqlite")
@@ -258,7 +259,8 @@ def _model(
     model: JsonObject = json.loads(attributes)
     if modalities is None:
         return model
-    if found := sorted(json.loads(modalities)):
+    # A Modality that is a sequence is an object here.
+    if found := sorted(name for name in json.loads(modalities) if isinstance(name, str)):
         model["00080061"] = {"vr": "CS", "Value": found}
     model["00201206"] = {"vr": "IS", "Value": [study_series]}
     model["00201208"] = {"vr": "IS", "Value": [study_instances]}

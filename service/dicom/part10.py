@@ -4,10 +4,12 @@ import struct
 from io import BytesIO
 
 from pydicom import Dataset, dcmread, dcmwrite
+from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import generate_frames
 from pydicom.errors import InvalidDicomError
-from pydicom.uid import UID
+from pydicom.filereader import read_dataset
+from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from service.dicom import json_model
 from service.dicom.codestream import Buffer, Codestream
@@ -21,8 +23,8 @@ IMPLEMENTATION_VERSION_NAME = "JPEGSTOW"
 #   group elem  "OB" 0000  length    item tag  length 0
 _PIXEL_DATA = bytes.fromhex("e07f1000 4f420000 ffffffff feff00e0 00000000")
 _ITEM = struct.Struct("<HHI")
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
-_META = 4096  # bytes; where the file meta information names its transfer syntax
+_META = 132  # bytes; where the file meta information begins, behind the preamble and DICM
+_UNDEFINED = 0xFFFFFFFF
 _END = bytes.fromhex("feffdde0 00000000")
 
 
@@ -61,19 +63,56 @@ def decode(data: Buffer) -> Dataset:
         If the bytes aren't a DICOM file that pydicom can read whole, or are deflated: pydicom
         inflates without a bound.
     """
-    if _DEFLATED in bytes(data[128:_META]):
-        raise BadRequest("deflated DICOM files aren't taken", reason="deflated")
+    file = BytesIO(data)
     try:
-        dataset = dcmread(BytesIO(data))
+        deflated = _transfer_syntax(file) == DeflatedExplicitVRLittleEndian
+        dataset = Dataset() if deflated else dcmread(file)
+        whole = _is_whole(dataset, data)
         for _ in dataset.iterall():  # reads every deferred value, so that none fails later
             pass
     except (InvalidDicomError, EOFError) as error:
         raise BadRequest("the bytes aren't a whole DICOM file", reason="not-dicom") from error
     except Exception as error:  # pydicom raises whatever it meets: struct, Unicode, key errors
         raise BadRequest("the DICOM file is malformed", reason="not-dicom") from error
-    if not dataset:  # all that pydicom leaves of a file that ends within an element
+    if deflated:
+        raise BadRequest("deflated DICOM files aren't taken", reason="deflated")
+    if not whole:
         raise BadRequest("the bytes aren't a whole DICOM file", reason="not-dicom")
     return dataset
+
+
+def _transfer_syntax(file: BytesIO) -> object:
+    """Return the TransferSyntaxUID, without what stands behind the file meta information."""
+    file.seek(_META)
+    meta = read_dataset(
+        file,
+        is_implicit_VR=False,
+        is_little_endian=True,
+        stop_when=lambda tag, _vr, _length: tag >> 16 != 2,
+    )
+    file.seek(0)
+    return meta.get("TransferSyntaxUID")
+
+
+def _is_whole(dataset: Dataset, data: Buffer) -> bool:
+    """Tell whether a data set, fresh from the file, ends where the file does.
+
+    pydicom keeps a value that is too short, and drops an element without its delimiter.
+    """
+    tags = dataset.keys()
+    elements: list[object] = [dataset.get_item(tag, keep_deferred=True) for tag in tags]
+    ends = [_end(element) for element in elements if isinstance(element, RawDataElement)]
+    last = max(ends, default=0)
+    # Only sequences of undefined length are read already; reading them found their delimiter.
+    closed = len(ends) < len(elements) and bytes(data[-len(_END) :]) == _END
+    return last == len(data) or (closed and last < len(data))
+
+
+def _end(element: RawDataElement) -> int:
+    """Return the offset behind an element, its delimiter included."""
+    if element.length == _UNDEFINED:
+        return element.value_tell + len(element.value or b"") + len(_END)
+    return element.value_tell + element.length
 
 
 def holds(stored: Dataset, dataset: Dataset, codestream: Codestream) -> bool:

@@ -8,6 +8,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
+from ipaddress import IPv6Address
 from typing import Any, Final, Literal
 from xml.etree import ElementTree as ET
 
@@ -61,6 +62,13 @@ _OPERATOR_STATUSES: Final = {
 }
 _ANSWERING_STATUSES: Final = frozenset({200, 201, 202, 409})
 
+# With a host that is sound: the Location header of an answer can't be made of another.
+_URL: Final = re.compile(
+    r"https?://(?:(?:[\w-]{1,63}\.)*[\w-]{1,63}\.?|\[(?P<address>[0-9A-Fa-f:.]+)\])"
+    r"(?::(?P<port>\d{1,5}))?(?:[/?#][!-~]{0,2000})?",
+    re.ASCII,
+)
+
 
 def package(instances: Sequence[Instance], wire: Wire) -> Payload:
     """Assemble the body of one store request; the same instances give the same bytes."""
@@ -109,12 +117,13 @@ def _bulk_part(instance: Instance) -> Part:
 
 
 def read_response(
-    status: int, headers: Mapping[str, str], body: bytes, sop_instance_uids: Sequence[str]
+    status: int, headers: Mapping[str, str], body: bytes, sop_classes: Mapping[str, str]
 ) -> dict[str, Verdict]:
     """Tell what became of each instance.
 
     An instance counts as stored only if Referenced SOP Sequence (0008,1199) names it and Failed
-    SOP Sequence (0008,1198) doesn't. The body is read on every status that may carry one.
+    SOP Sequence (0008,1198) doesn't. The body is read on every status that may carry one. An
+    answer that contradicts itself stores nothing.
 
     Parameters
     ----------
@@ -122,18 +131,38 @@ def read_response(
         With lower-case names.
     body
         DICOM JSON, a Native DICOM Model in XML, Google's JSON error, or anything else.
+    sop_classes
+        From the SOP Instance UID of each instance sent to its SOP Class UID, "" if not known.
     """
     verdict = read_status(status, headers, body)
     if verdict:
-        return dict.fromkeys(sop_instance_uids, verdict)
+        return dict.fromkeys(sop_classes, verdict)
     answer = _answer(body)
+    nameless = [item for item in _items(answer, "00081198") if not _text(item, "00081155")]
     # Other Failures Sequence tells of what could not be named (PS3.18 Table 10.5.3-1).
-    others = [item for item in _values(answer, "0008119A") if isinstance(item, dict)]
+    others = nameless + _items(answer, "0008119A")
     unnamed = _failure(status, others[0]) if others else _unnamed(status, answer, body)
-    stored = {uid: _success(item) for uid, item in _by_uid(answer, "00081199").items()}
     failed = {uid: _failure(status, item) for uid, item in _by_uid(answer, "00081198").items()}
-    named = stored | failed
-    return {uid: named.get(uid, unnamed) for uid in sop_instance_uids}
+    named = _stored(answer, sop_classes) | failed
+    if len(nameless) > sum(uid not in named for uid in sop_classes):
+        named = failed  # one of those named as stored has failed
+    return {uid: named.get(uid, unnamed) for uid in sop_classes}
+
+
+def _stored(answer: dict[str, Any], sop_classes: Mapping[str, str]) -> dict[str, Verdict]:
+    """Return the instances that an answer names as stored, none of them with another SOP class."""
+    others = {
+        _text(item, "00081155")
+        for item in _items(answer, "00081199")
+        if not _is_of_class(item, sop_classes.get(_text(item, "00081155"), ""))
+    }
+    items = _by_uid(answer, "00081199").items()
+    return {uid: _success(item) for uid, item in items if uid not in others}
+
+
+def _is_of_class(item: dict[str, Any], sop_class: str) -> bool:
+    said = _text(item, "00081150")
+    return not said or not sop_class or said == sop_class
 
 
 def _success(item: dict[str, Any]) -> Stored:
@@ -146,7 +175,14 @@ def _success(item: dict[str, Any]) -> Stored:
 
 def _url(text: str) -> str:
     """Return a URL that may be passed on; "" for anything else that a store may write there."""
-    return text if re.fullmatch(r"https?://[!-~]{1,2000}", text) else ""
+    found = _URL.fullmatch(text)
+    if not found or int(found["port"] or 0) > 65_535:
+        return ""
+    try:
+        IPv6Address(found["address"] or "::")
+    except ValueError:
+        return ""
+    return text
 
 
 def _failure(status: int, item: dict[str, Any]) -> Verdict:
@@ -210,9 +246,8 @@ def _answer(body: bytes) -> dict[str, Any]:
     start = body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
     try:
         if start in {b"{", b"["}:
-            model = json.loads(body)
-            model = model[0] if isinstance(model, list) and model else model
-            return model if isinstance(model, dict) else {}
+            model = json.loads(body, object_pairs_hook=_once)
+            return _merged(model if isinstance(model, list) else [model])
         # A document type could define entities that unfold without end.
         if start == b"<" and b"<!DOCTYPE" not in body.replace(b"\0", b""):  # UTF-16 has zeros
             return _from_xml(ET.fromstring(body))  # noqa: S314 - no document type, see above
@@ -221,19 +256,42 @@ def _answer(body: bytes) -> dict[str, Any]:
     return {}
 
 
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its members; ValueError if a name is there twice, since one would hide."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a name is there twice")
+    return found
+
+
+def _merged(models: Sequence[Any]) -> dict[str, Any]:
+    """Make one answer of an array: its first object's, with the items of all."""
+    if not models or not all(isinstance(model, dict) for model in models):
+        return {}
+    merged: dict[str, Any] = dict(models[0])
+    for tag in ("00081198", "00081199", "0008119A"):
+        values = [value for model in models for value in _values(model, tag)]
+        if values:
+            merged[tag] = {"vr": "SQ", "Value": values}
+    return merged
+
+
 def _from_xml(element: ET.Element) -> dict[str, Any]:
     """Turn a Native DICOM Model (PS3.19 A.1) into the DICOM JSON model, as far as answers go."""
-    return {
-        attribute.get("tag", ""): {
-            "vr": attribute.get("vr", ""),
-            "Value": [
-                _from_xml(child) if _local(child) == "Item" else child.text or ""
-                for child in attribute
-            ],
-        }
-        for attribute in element
-        if _local(attribute) == "DicomAttribute"
-    }
+    return _once(
+        [
+            (attribute.get("tag", ""), _element(attribute))
+            for attribute in element
+            if _local(attribute) == "DicomAttribute"
+        ]
+    )
+
+
+def _element(attribute: ET.Element) -> dict[str, Any]:
+    values = [
+        _from_xml(child) if _local(child) == "Item" else child.text or "" for child in attribute
+    ]
+    return {"vr": attribute.get("vr", ""), "Value": values}
 
 
 def _local(element: ET.Element) -> str:
@@ -242,8 +300,11 @@ def _local(element: ET.Element) -> str:
 
 def _by_uid(answer: dict[str, Any], sequence: str) -> dict[str, dict[str, Any]]:
     """Return the items of a sequence by their Referenced SOP Instance UID (0008,1155)."""
-    items = [item for item in _values(answer, sequence) if isinstance(item, dict)]
-    return {_text(item, "00081155"): item for item in items}
+    return {_text(item, "00081155"): item for item in _items(answer, sequence)}
+
+
+def _items(answer: dict[str, Any], sequence: str) -> list[dict[str, Any]]:
+    return [item for item in _values(answer, sequence) if isinstance(item, dict)]
 
 
 def _values(model: dict[str, Any], tag: str) -> list[Any]:

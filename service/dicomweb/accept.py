@@ -8,6 +8,7 @@ from werkzeug.exceptions import NotAcceptable
 
 from service.dicom.multipart import parse_media_type
 
+_MAX_HEADER = 2048  # characters; splitting takes the square of them
 _ELEMENT = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*")+')
 
 # The transfer syntax that a media type stands for where none is named: PS3.18 8.7.3.
@@ -74,6 +75,8 @@ def choose(header: str | None, offers: Sequence[Offer]) -> Offer:
     NotAcceptable
         With the list of what can be had.
     """
+    if len(header or "") > _MAX_HEADER:
+        raise NotAcceptable(f"the Accept header is longer than {_MAX_HEADER} characters")
     ranges = [_range(element) for element in _ELEMENT.findall(header or "*/*")]
     qualities = [_quality(ranges, offer) for offer in offers]
     best = max(qualities)

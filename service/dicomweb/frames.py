@@ -1,7 +1,10 @@
 """The frames of Pixel Data as they lie in the file."""
 
+from collections.abc import Sequence
+from itertools import islice
+
 from pydicom import Dataset
-from pydicom.encaps import get_frame
+from pydicom.encaps import generate_frames
 from werkzeug.exceptions import NotFound
 
 # PS3.18 Table 8.7.3-5, by transfer syntax.
@@ -41,8 +44,8 @@ def is_encapsulated(dataset: Dataset) -> bool:
     return dataset["PixelData"].is_undefined_length
 
 
-def frame(dataset: Dataset, number: int) -> bytes:
-    """Return a frame, counted from 1, without the byte that pads it to an even length.
+def frames(dataset: Dataset, numbers: Sequence[int]) -> list[bytes]:
+    """Return frames, counted from 1, without the byte that pads them to an even length.
 
     Raises
     ------
@@ -53,9 +56,15 @@ def frame(dataset: Dataset, number: int) -> bytes:
     count = number_of_frames(dataset)
     if not is_encapsulated(dataset):
         length = len(data) // count
-        return bytes(data[(number - 1) * length : number * length])
+        return [bytes(data[(number - 1) * length : number * length]) for number in numbers]
+    wanted = frozenset(numbers)
     try:
-        encapsulated = get_frame(data, number - 1, number_of_frames=count)
+        every = enumerate(islice(generate_frames(data, number_of_frames=count), max(numbers)), 1)
+        found = {number: _unpadded(frame) for number, frame in every if number in wanted}
+        return [found[number] for number in numbers]
     except Exception as error:
         raise NotFound("the frame can't be found in Pixel Data (7FE0,0010)") from error
-    return encapsulated[:-1] if encapsulated.endswith(b"\xff\xd9\0") else encapsulated
+
+
+def _unpadded(frame: bytes) -> bytes:
+    return frame[:-1] if frame.endswith(b"\xff\xd9\0") else frame

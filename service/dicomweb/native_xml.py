@@ -45,7 +45,7 @@ def _names(tag: str, model: JsonObject) -> dict[str, str]:
     """
     names = {"tag": tag, "vr": model[tag]["vr"]}
     creator = model.get(f"{tag[:4]}00{tag[4:6]}", {}).get("Value", [""])[0]
-    if int(tag[3], 16) % 2 == 1 and creator:
+    if int(tag[3], 16) % 2 == 1 and creator and isinstance(creator, str):
         names["tag"] = f"{tag[:4]}00{tag[6:]}"
         keyword = _PRIVATE_KEYWORDS.get((creator, tag[6:]), "")
         names["privateCreator"] = _text(creator)

@@ -26,6 +26,7 @@ from service.errors import BadRequest
 
 MAX_OFFSET = 1_000_000
 MAX_UIDS = 500
+MAX_TOKENS = 100
 # Level: what is returned where no limit is given, and the highest limit.
 LIMITS: dict[Level, tuple[int, int]] = {
     "study": (100, 5_000),
@@ -149,7 +150,10 @@ def _condition(keyword: str, value: str, *, fuzzy: bool) -> Condition:
     if re.search(r"[*?]", value):
         raise BadRequest("wildcard matching with * or ? isn't available", where=keyword)
     if keyword == "PatientName" and fuzzy:
-        return AnyPrefix(tuple(sorted(name_tokens(value))))
+        tokens = tuple(sorted(name_tokens(value)))
+        if len(tokens) > MAX_TOKENS:
+            raise BadRequest(f"a name of more than {MAX_TOKENS} words", where=keyword)
+        return AnyPrefix(tokens)
     if keyword == "StudyDate":
         return _date(value)
     if keyword.endswith("UID"):

@@ -8,7 +8,7 @@ from pydicom import Dataset
 from werkzeug.exceptions import NotAcceptable
 
 from service.dicomweb.accept import Offer
-from service.dicomweb.frames import frame, is_encapsulated
+from service.dicomweb.frames import frames, is_encapsulated
 from service.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def render(dataset: Dataset, offer: Offer, viewport: Viewport | None) -> bytes:
     photometric = dataset.get("PhotometricInterpretation")
     baseline = dataset.file_meta.TransferSyntaxUID == _BASELINE
     if baseline and offer == JPEG and viewport is None and photometric != "MONOCHROME1":
-        return _shown(frame(dataset, 1), photometric)
+        return _shown(frames(dataset, [1])[0], photometric)
     try:
         return _encode(_decode(dataset, photometric), offer, viewport)
     except Exception as error:  # Pillow raises what it meets: OS, syntax, value, decompression bomb
@@ -73,7 +73,7 @@ def _shown(codestream: bytes, photometric: str | None) -> bytes:
 def _decode(dataset: Dataset, photometric: str | None) -> "Image":
     from PIL import Image, ImageOps  # noqa: PLC0415 - costs 60 ms that only rendering pays
 
-    data = frame(dataset, 1)
+    (data,) = frames(dataset, [1])
     if is_encapsulated(dataset):
         image: Image.Image = Image.open(BytesIO(_shown(data, photometric)))
     else:

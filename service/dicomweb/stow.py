@@ -42,7 +42,7 @@ def _instances() -> Iterator[Instance]:
     media_type, parameters = multipart.parse_media_type(content_type)
     kind = parameters.get("type", "").lower()
     if media_type == _DICOM:
-        body = request.get_data(cache=False)
+        body = _body()
         if not body:
             raise BadRequest("the request has no body")
         return iter([(body,)])
@@ -51,10 +51,22 @@ def _instances() -> Iterator[Instance]:
             f'only {_DICOM}, multipart/related; type="{_DICOM}" and multipart/related;'
             f' type="{_DICOM_JSON}" can be stored'
         )
-    parts = multipart.decode(request.get_data(cache=False), content_type)
+    parts = multipart.decode(_body(), content_type)
     if not parts:
         raise BadRequest("the multipart body has no part", reason="multipart")
     return stow_json.read(parts) if kind == _DICOM_JSON else _files(parts)
+
+
+def _body() -> bytes:
+    """Read the body; a server that has unchunked it ends it where the connection breaks."""
+    body = request.get_data(cache=False)
+    if request.content_length not in (None, len(body)):
+        raise BadRequest(
+            f"the body ends at byte {len(body)} of {request.content_length}",
+            reason="truncated",
+            mend="send the whole body",
+        )
+    return body
 
 
 def _files(parts: list[multipart.Part]) -> Iterator[Instance]:

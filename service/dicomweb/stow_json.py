@@ -4,6 +4,7 @@ The rules are those of the Cloud Healthcare API's conformance statement, and a f
 to the client's care: it would store an image without Rows, this archive says so.
 """
 
+import base64
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -109,6 +110,7 @@ def _uris(model: JsonObject) -> list[tuple[str, str]]:
 def _file(model: JsonObject, bulk: _Bulk) -> tuple[Buffer, ...] | Failed:
     try:
         _check_names(model)
+        _check_inline(model)
         syntax = _required(model)
         data = _bulk_data(model, bulk)
         check(data, syntax)
@@ -128,6 +130,28 @@ def _check_names(model: JsonObject) -> None:
             )
         if tag > "7FE00010":
             raise BadRequest("nothing can be stored behind Pixel Data (7FE0,0010)", where=tag)
+
+
+def _check_inline(model: JsonObject) -> None:
+    """Check the InlineBinary at every depth: pydicom skips whatever isn't base64."""
+    pending = [model]
+    while pending:
+        for tag, element in pending.pop().items():
+            if not isinstance(element, dict):
+                continue
+            if not _is_base64(element.get("InlineBinary", "")):
+                raise BadRequest("InlineBinary isn't base64", where=tag[:8])
+            values = element.get("Value")
+            items = values if isinstance(values, list) else []
+            pending += [item for item in items if isinstance(item, dict)]
+
+
+def _is_base64(text: Any) -> bool:
+    try:
+        base64.b64decode(text, validate=True)
+    except (TypeError, ValueError):
+        return False
+    return True
 
 
 def _required(model: JsonObject) -> str:

@@ -18,10 +18,10 @@ from werkzeug.exceptions import NotFound
 from service.archive import Instance
 from service.dicom import multipart, part10
 from service.dicom.codestream import Codestream
+from service.dicomweb import frames as pixels
 from service.dicomweb.accept import Offer, choose
 from service.dicomweb.answers import JSON, XML_PARTS, data_sets, parts
 from service.dicomweb.context import absolute, archive, url
-from service.dicomweb.frames import frame, media_type, number_of_frames
 from service.dicomweb.rendered import JPEG, PNG, read_viewport, render
 from service.errors import BadRequest
 
@@ -111,25 +111,30 @@ def frames(study: str, series: str, instance: str, frames: str) -> Response:
     if not all(map(_NUMBER.fullmatch, frames.split(","))):
         raise BadRequest("not a list of frame numbers", where="frames of the path")
     numbers = list(map(int, frames.split(",")))
+    if len(set(numbers)) < len(numbers):
+        raise BadRequest("a frame number occurs twice", where="frames of the path")
     return _frames(_image(stored), numbers, stored.transfer_syntax)
 
 
 def _image(stored: Instance) -> Dataset:
     dataset = part10.decode(archive().path(stored.uids).read_bytes())
-    if not dataset.get("PixelData"):
+    if not isinstance(dataset.get("PixelData") or None, bytes):
         raise NotFound("the instance has no Pixel Data (7FE0,0010)")
     return dataset
 
 
 def _frames(dataset: Dataset, numbers: Sequence[int], syntax: str) -> Response:
-    if max(numbers) > number_of_frames(dataset):
+    count = pixels.number_of_frames(dataset)
+    if max(numbers) > count or count > len(dataset.PixelData):
         raise NotFound("the instance has no such frame")
-    kinds = dict.fromkeys((media_type(syntax), _OCTETS))
+    if len(numbers) > multipart.MAX_PARTS:
+        raise BadRequest(f"more than {multipart.MAX_PARTS} frames", mend="retrieve the instance")
+    kinds = dict.fromkeys((pixels.media_type(syntax), _OCTETS))
     offers = [Offer(kind, syntax, multipart=True) for kind in kinds]
     if len(numbers) == 1:
         offers += [Offer(kind, syntax) for kind in kinds]
     offer = choose(request.headers.get("Accept"), offers)
-    return _bodies([frame(dataset, number) for number in numbers], offer)
+    return _bodies(pixels.frames(dataset, numbers), offer)
 
 
 def _bodies(bodies: Sequence[bytes], offer: Offer) -> Response:
@@ -152,7 +157,7 @@ def bulk_data(study: str, series: str, instance: str, where: str) -> Response:
     (stored,) = _stored(study, series, instance)
     if where == "7FE00010":
         dataset = _image(stored)
-        every = range(1, number_of_frames(dataset) + 1)
+        every = range(1, pixels.number_of_frames(dataset) + 1)
         return _frames(dataset, every, stored.transfer_syntax)
     value = _value(part10.decode(archive().path(stored.uids).read_bytes()), where)
     offers = (Offer(_OCTETS, multipart=True), Offer(_OCTETS))
@@ -165,7 +170,7 @@ def _value(dataset: Any, where: str) -> bytes:
     try:
         for number, step in enumerate(where.split("/")):
             dataset = dataset[int(step) - 1] if number % 2 else dataset[int(step, 16)].value
-    except (IndexError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
         raise missing from error
     if not isinstance(dataset, bytes):
         raise missing
