@@ -21,6 +21,11 @@ GRACE: Final = 8  # seconds; Cloud Run kills after 10
 
 # gunicorn looks first into the working folder, where another package may be named service.
 _RUN: Final = "import service.wsgi; from gunicorn.app.wsgiapp import run; run(prog='gunicorn')"
+_ALLOCATOR: Final = {
+    "MALLOC_MMAP_THRESHOLD_": str(16 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(32 << 20),
+    "MALLOC_ARENA_MAX": "2",
+}
 _START: Final = 30.0  # seconds that a process may take until it answers
 _POLL: Final = 0.1
 _PR_SET_PDEATHSIG: Final = 1
@@ -75,9 +80,18 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
+def environment() -> dict[str, str]:
+    """Return the environment of the processes, with what glibc's allocator reads at their start.
+
+    By itself it gives the pages of every picture back, and faults them in again for the next:
+    a fifth of the CPU of an upload.
+    """
+    return _ALLOCATOR | os.environ
+
+
 def become(command: Sequence[str]) -> None:
     """Replace this process with a command, which then gets its signals itself."""
-    os.execv(command[0], list(command))  # noqa: S606 - our own command line, no shell
+    os.execve(command[0], list(command), environment())  # noqa: S606 - our own, no shell
 
 
 def supervise(archive: Sequence[str], health: str, service: Sequence[str]) -> int:
@@ -120,6 +134,7 @@ def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
     # A session of its own keeps the terminal's Ctrl-C from reaching the archive before its turn.
     return subprocess.Popen(  # noqa: S603
         command,
+        env=environment(),
         start_new_session=True,
         preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
     )

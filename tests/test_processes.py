@@ -52,6 +52,15 @@ def test_an_archive_that_dies_is_started_again_and_nothing_is_lost(first: Servin
     assert set(archive_of(first)).isdisjoint(dead)
 
 
+def test_every_process_keeps_the_pages_of_a_picture(first: Serving) -> None:
+    """What glibc's allocator reads, it reads at the start of a process."""
+    children = first.processes()[1:]
+    assert len(children) >= 4  # two of gunicorn, and their workers
+    for pid in children:
+        said = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        assert b"MALLOC_TRIM_THRESHOLD_=33554432" in said
+
+
 @pytest.mark.xdist_group("serve")
 def test_sigterm_ends_all_processes_and_the_next_start_knows_all(first: Serving) -> None:
     uid = first.post(JPEG, PatientID="P-7").json()["instances"][0]["SOPInstanceUID"]

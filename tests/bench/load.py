@@ -1,6 +1,6 @@
 """Clients that post one picture again and again, in a process of their own.
 
-usage: python -m tests.bench.load URL PICTURE form|json STATUS CLIENTS SECONDS
+usage: python -m tests.bench.load URL PICTURE form|bare|json STATUS CLIENTS SECONDS
 
 Each request differs from all others: an accession number, and a comment in the JPEG. Bodies are
 cut into pieces beforehand, so that sending costs next to nothing. Prints one JSON object: how
@@ -51,6 +51,16 @@ def form(picture: bytes) -> Body:
     return body
 
 
+def bare(picture: bytes) -> Body:
+    """Return the picture alone, told apart by its COM segment; attributes are in the query."""
+    rest = picture[2:]
+
+    def body(serial: str) -> list[bytes]:
+        return [b"\xff\xd8\xff\xfe" + struct.pack(">H", 2 + len(serial)) + serial.encode(), rest]
+
+    return body
+
+
 def data_uri(picture: bytes) -> Body:
     """Return JSON bodies as Orthanc's ``/tools/create-dicom`` takes them."""
     encoded = b64encode(picture)
@@ -59,6 +69,7 @@ def data_uri(picture: bytes) -> Body:
 
 SHAPES = {
     "form": (form, "multipart/form-data; boundary=b"),
+    "bare": (bare, "image/jpeg"),
     "json": (data_uri, "application/json"),
 }
 
@@ -69,6 +80,7 @@ class Client:
     def __init__(self, url: str, shape: str, picture: bytes, status: int) -> None:
         self.url = urlsplit(url)
         make, self.content_type = SHAPES[shape]
+        self.query = "?PatientID=BENCH&AccessionNumber=" if shape == "bare" else ""
         self.body = make(picture)
         self.status = status
         self.milliseconds: list[float] = []
@@ -87,7 +99,8 @@ class Client:
         pieces = self.body(serial)
         length = sum(map(len, pieces))
         headers = {"Content-Type": self.content_type, "Content-Length": str(length)}
-        connection.request("POST", self.url.path, pieces, headers)
+        path = self.url.path + (self.query and self.query + serial)
+        connection.request("POST", path, pieces, headers)
         answer = connection.getresponse()
         text = answer.read()
         return "" if answer.status == self.status else f"{answer.status} {text[:500]!r}"
