@@ -12,7 +12,9 @@ An instance says what is wrong, where, and how to mend it. No text ever holds an
     ├── UnsupportedJpeg       415  a sound JPEG that DICOM has no transfer syntax for
     ├── DamagedJpeg           422  truncated, malformed; `where` is a byte offset
     ├── BadTemplate           500  a template file of the operator's
-    └── BadSettings           500  the configuration; lists every problem at once
+    ├── BadSettings           500  the configuration; lists every problem at once
+    └── NoLibrary             503  libturbojpeg is missing (`dicom.jpegtran`, with NotPerfect,
+                                   which `dicom.normalise` answers by its policy)
 """
 
 from collections.abc import Sequence

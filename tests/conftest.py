@@ -31,14 +31,6 @@ def corpus() -> list[Path]:
 _SUFFIXES = {".jpg", ".jpeg", ".jpe", ".mpo"}
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let pytest-xdist run all tests of one Orthanc in one process, so that one is started."""
-    for item in items:
-        if "orthanc" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("orthanc"))
-
-
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Name the judges that are missing."""
     for tool in missing_tools():

@@ -16,7 +16,7 @@ from service.dicom.attributes import (
     OWN,
     multiplicity,
 )
-from service.dicom.values import BINARY
+from service.dicom.json_model import BINARY
 from service.errors import BadAttribute
 
 MARKER = "Zebedee"

@@ -21,8 +21,6 @@ JPEG = make_jpeg()
 # A sound JPEG with 20 MB behind it: whoever cuts it at the limit would store it.
 TOO_LARGE = JPEG + bytes(20_000_000)
 
-pytestmark = pytest.mark.xdist_group("limits")
-
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[ScriptedServer]:

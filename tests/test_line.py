@@ -44,8 +44,6 @@ THUMBNAIL, TRAILER, TAKEN = b"Micomicona", b"ftypmp42 Aldonza", "2024:03:05 14:0
 PRIVATE = [COMMENT, b"xmpmeta", b"Sancho", IPTC, THUMBNAIL, b"Aldonza", TAKEN.encode(), b"Exif"]
 PRIVATE += [b"ICC_PROFILE", b"Photoshop", b"JFXX"]
 
-pytestmark = pytest.mark.xdist_group("line")
-
 
 def segment(marker: int, payload: bytes) -> bytes:
     return struct.pack(">BBH", 0xFF, marker, len(payload) + 2) + payload

@@ -150,7 +150,6 @@ def test_orthanc_answers_dicomweb(orthanc: Orthanc) -> None:
     assert orthanc.get("/system")["DicomAet"] == "ORTHANC"
 
 
-@pytest.mark.xdist_group("orthanc")
 def test_orthanc_asks_for_credentials_where_told_to(tmp_path: Path) -> None:
     with Orthanc(tmp_path, "alice", "secret") as server:
         assert requests.get(f"{server.dicomweb_url}/studies", timeout=10).status_code == 401

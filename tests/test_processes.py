@@ -39,7 +39,6 @@ def archive_of(serving: Serving) -> list[int]:
     ]
 
 
-@pytest.mark.xdist_group("serve")
 def test_an_archive_that_dies_is_started_again_and_nothing_is_lost(first: Serving) -> None:
     wait_until(lambda: len(archive_of(first)) == 2)  # gunicorn and its one worker
     dead = archive_of(first)
@@ -61,7 +60,6 @@ def test_every_process_keeps_the_pages_of_a_picture(first: Serving) -> None:
         assert b"MALLOC_TRIM_THRESHOLD_=33554432" in said
 
 
-@pytest.mark.xdist_group("serve")
 def test_sigterm_ends_all_processes_and_the_next_start_knows_all(first: Serving) -> None:
     uid = first.post(JPEG, PatientID="P-7").json()["instances"][0]["SOPInstanceUID"]
     wait_until(lambda: len(first.processes()) == 6)  # supervisor; gunicorns with 1 and 2 workers

@@ -27,8 +27,6 @@ SHELL = [
     for line in block.splitlines()
 ]
 
-pytestmark = pytest.mark.xdist_group("readme")
-
 
 def test_the_table_of_settings_is_that_of_the_program() -> None:
     _, _, rest = README.partition("<!-- settings -->\n")

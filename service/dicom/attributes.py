@@ -22,6 +22,7 @@ from pydicom.datadict import (
 from pydicom.tag import BaseTag
 
 from service.dicom import coded, values
+from service.dicom.json_model import BINARY
 from service.errors import BadAttribute
 
 MAX_DEPTH: Final = 8
@@ -173,7 +174,7 @@ def _look_up(name: str, path: str) -> tuple[BaseTag, str, str]:
             mend="use a standard attribute of the data set",
         )
     vr = dictionary_VR(tag)
-    if vr in values.BINARY or len(vr) != 2:
+    if vr in BINARY or len(vr) != 2:
         detail = f"attributes of VR {vr} can't be given"
         raise BadAttribute(detail, where=path + dictionary_keyword(tag), mend="leave it out")
     return tag, dictionary_keyword(tag), vr

@@ -2,7 +2,8 @@
 
 A transform moves DCT coefficients and codes them again; none of them changes its value but for
 its place and sign. Debian's `libturbojpeg0` is the library, of version 2.1 or later. Without it
-everything but these transforms still works, and `load` says what is missing.
+the service starts, but refuses what would have to be transformed or, under VERIFY_SCAN, read; the
+refusal says what is missing.
 
 A warning of the library's means that it guessed at damaged data, so a warning is an error here.
 """

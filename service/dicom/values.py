@@ -5,15 +5,13 @@ import re
 import struct
 from collections.abc import Callable
 from datetime import date
-from typing import Any, Final
+from typing import Any
 
 from pydicom.valuerep import format_number_as_ds
 
 from service.errors import BadAttribute
 
 Checked = str | int | float
-
-BINARY: Final = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 
 _LENGTHS = {"AE": 16, "CS": 16, "SH": 16, "LO": 64, "ST": 1024, "LT": 10_240, "UI": 64}
 _INTEGERS = {
