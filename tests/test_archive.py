@@ -23,9 +23,9 @@ from service.archive import (
     StoreResult,
     is_uid,
 )
-from service.archive.files import incoming
 from service.archive.sameness import same_content
 from service.dicom import part10
+from service.durable import incoming
 from service.errors import BadRequest
 from tests.archive_instances import (
     BASELINE,

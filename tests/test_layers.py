@@ -9,6 +9,7 @@ import pytest
 
 SERVICE = Path(__file__).parents[1] / "service"
 LEAVES = {"errors", "settings", "telemetry"}
+KEEPING = {"database", "durable"}
 LINE = LEAVES | {"dicom", "ingest"}
 MAY_IMPORT = {
     "__init__": set(),
@@ -17,10 +18,12 @@ MAY_IMPORT = {
     "settings": {"errors"},
     "telemetry": {"errors", "settings"},
     "dicom": {"errors", "dicom"},
+    "database": set(),
+    "durable": {"dicom"},
     "ingest": LINE,
     "store": LINE | {"store"},
-    "archive": LEAVES | {"dicom", "archive"},
-    "retry": LINE | {"retry"},
+    "archive": LEAVES | KEEPING | {"dicom", "archive"},
+    "retry": LINE | KEEPING | {"retry"},
     "gcp": LINE | {"retry", "gcp"},
     "assemble": LINE | {"store", "archive", "retry", "gcp"},
     "receive": LINE,

@@ -1,84 +1,32 @@
-"""The SQLite side of the archive: connections, and the statements that change rows."""
+"""The SQLite side of the archive: the statements that change rows."""
 
 import sqlite3
-from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from pathlib import Path
+from collections.abc import Callable
 
 from service.archive.attributes import Description
 from service.archive.schema import SCHEMA, VERSION
+from service.database import Database
 
-_BUSY_SECONDS = 60.0
 
+def create(database: Database, fill: Callable[[sqlite3.Connection], object]) -> None:
+    """Create the tables of a new index and fill them, in one transaction.
 
-class Index:
-    """The connections to one index.
-
-    A connection serves one thread at a time and is kept for the next one. None is opened before
-    the first use, so an `Index` may be made before a server forks its workers.
+    Raises
+    ------
+    RuntimeError
+        If the index is of another version.
     """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._idle: deque[sqlite3.Connection] = deque()
-
-    def create(self, fill: Callable[[sqlite3.Connection], object]) -> None:
-        """Create the tables of a new index and fill them, in one transaction.
-
-        Raises
-        ------
-        RuntimeError
-            If the index is of another version.
-        """
-        with closing(self._open()) as connection:
-            connection.execute("PRAGMA journal_mode = WAL")
-            (version,) = connection.execute("PRAGMA user_version").fetchone()
-            if version == 0:
-                connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA}")
-                fill(connection)
-                connection.execute(f"PRAGMA user_version = {VERSION}")
-                connection.execute("COMMIT")
-            elif version != VERSION:
-                raise RuntimeError(f"index version {version}, not {VERSION}; remove it to rebuild")
-
-    @contextmanager
-    def reading(self) -> Iterator[sqlite3.Connection]:
-        """Lend a connection."""
-        try:
-            connection = self._idle.pop()
-        except IndexError:
-            connection = self._open()
-        try:
-            yield connection
-        finally:
-            self._idle.append(connection)
-
-    @contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
-        """Lend a connection within a transaction that is durable when the block has ended."""
-        with self.reading() as connection:
-            connection.execute("BEGIN IMMEDIATE")
-            try:
-                yield connection
-                connection.execute("COMMIT")
-            except BaseException:
-                if connection.in_transaction:
-                    connection.execute("ROLLBACK")
-                raise
-
-    def close(self) -> None:
-        """Close every connection that no thread is using."""
-        while self._idle:
-            self._idle.pop().close()
-
-    def _open(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(
-            self._path, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
-        connection.execute("PRAGMA synchronous = FULL")
-        connection.execute("PRAGMA foreign_keys = ON")
-        return connection
+    with database.reading() as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA}")
+            fill(connection)
+            connection.execute(f"PRAGMA user_version = {VERSION}")
+            connection.execute("COMMIT")
+        elif version != VERSION:
+            raise RuntimeError(f"index version {version}, not {VERSION}; remove it to rebuild")
+    database.close()
 
 
 def add(connection: sqlite3.Connection, description: Description, size: int, sha256: str) -> None:

@@ -18,22 +18,14 @@ from pydicom import Dataset
 
 from service.archive import index as rows
 from service.archive.attributes import Description, describe
-from service.archive.files import (
-    InstanceUids,
-    flush_folder,
-    incoming,
-    is_uid,
-    locked,
-    open_alive,
-    publish,
-    remove,
-    stored_files,
-)
+from service.archive.files import InstanceUids, is_uid, remove, stored_files
 from service.archive.query import Query, sql
 from service.archive.sameness import same_content
+from service.database import Database
 from service.dicom import part10
 from service.dicom.codestream import Buffer
 from service.dicom.json_model import JsonObject
+from service.durable import flush_folder, incoming, locked, opening, publish
 from service.errors import BadRequest
 
 
@@ -96,14 +88,12 @@ class Archive:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         (self._root / "index.sqlite").touch(mode=0o600)  # it holds names; SQLite keeps the mode
         flush_folder(self._root)
-        self._alive = open_alive(self._root)
-        self._index = rows.Index(self._root / "index.sqlite")
-        try:
+        self._index = Database(self._root / "index.sqlite")
+        with opening(self._root / "alive.lock") as (self._alive, alone):
+            for leftover in (self._root / "incoming").iterdir() if alone else ():
+                leftover.unlink()
             with locked(self._root / "write.lock"):
-                self._index.create(self._fill)
-        except BaseException:
-            self._alive.close()
-            raise
+                rows.create(self._index, self._fill)
 
     def close(self) -> None:
         """Let go of the index; the next process to open the archive may clean up."""
@@ -159,7 +149,7 @@ class Archive:
                 if target.exists():
                     return False
                 rows.remove(connection, *description.uids)
-            publish(temporary, target)
+            publish(temporary, target, levels=3)  # series, study, and the folder of all studies
             rows.add(connection, description, sum(map(len, pieces)), sha256)
         return True
 

@@ -1,0 +1,77 @@
+"""Files that are whole and on the disk, or not there at all; locks that a death releases."""
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from service.dicom.codestream import Buffer
+
+
+@contextmanager
+def incoming(folder: Path, pieces: Iterable[Buffer]) -> Iterator[Path]:
+    """Write pieces to a new file and flush it to the disk; whoever wants to keep it renames it."""
+    descriptor, name = tempfile.mkstemp(dir=folder)
+    path = Path(name)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.writelines(pieces)
+            file.flush()
+            os.fsync(file.fileno())
+        yield path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def publish(temporary: Path, target: Path, levels: int = 1) -> None:
+    """Give a whole file its final name, so that it survives a loss of power.
+
+    So many folders above it are flushed whether new or not: a folder may have been made by a
+    process that died before it could flush the folder's own entry.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary.replace(target)
+    for folder in list(target.parents)[:levels]:
+        flush_folder(folder)
+
+
+def flush_folder(folder: Path) -> None:
+    """Flush the entries of a folder to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold an exclusive lock among all threads and processes; a death releases it."""
+    with path.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def opening(path: Path) -> Iterator[tuple[BinaryIO, bool]]:
+    """Hold the lock that every user of a folder shares, and tell whether the folder is idle.
+
+    Yields the file whose lock lasts until it is closed, and whether nobody else holds it: then
+    the block may clean up, and whoever opens the folder meanwhile waits for its end.
+    """
+    file = path.open("wb")
+    alone = False
+    try:
+        with suppress(BlockingIOError):
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            alone = True
+        if not alone:
+            fcntl.flock(file, fcntl.LOCK_SH)
+        yield file, alone
+        fcntl.flock(file, fcntl.LOCK_SH)
+    except BaseException:
+        file.close()
+        raise
