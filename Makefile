@@ -13,7 +13,7 @@ TEST_PACKAGES := $(RUNTIME_PACKAGES) dcmtk dicom3tools libgdcm-tools libimage-ex
 	libjpeg-turbo-progs orthanc orthanc-dicomweb
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check bench image lock clean
+.PHONY: help setup run test check faults bench image lock clean
 
 help: ## list these words
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,9 +33,13 @@ check: $(VENV)/.dev ## lint, formatting, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+faults: $(VENV)/.dev ## kill and disturb everything for up to ten minutes; ARGS="--seed 7" as it was
+	$(BIN)/python -m tests.faults $(ARGS)
+
 bench: $(VENV)/.dev ## measure on this machine; ARGS=--quick for a first look
 	$(BIN)/python -m tests.bench.transforms $(ARGS)
 	$(BIN)/python -m tests.bench.upload $(ARGS)
+	$(BIN)/python -m tests.bench.queue $(ARGS)
 
 image: ## build the container image with docker or buildah
 	@if docker info >/dev/null 2>&1; then docker build -t jpegstow .; else buildah build -t jpegstow .; fi

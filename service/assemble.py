@@ -1,6 +1,7 @@
 """Settings to objects: the only module that knows every implementation."""
 
 import os
+import random
 import secrets
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from service.dicom.normalise import Policy
 from service.dicom.template import Template
 from service.errors import BadSettings, BadTemplate
 from service.ingest import Rules
+from service.retry import Drain, Limits, Pace, SqliteQueue
 from service.settings import Settings
 from service.store import DicomwebStore
 
@@ -43,6 +45,24 @@ def rules(settings: Settings) -> Rules:
 def store(settings: Settings) -> DicomwebStore:
     """Return the store that the settings name."""
     return DicomwebStore(settings)
+
+
+def retry_queue(settings: Settings) -> SqliteQueue:
+    """Return the retry queue that the settings name.
+
+    Raises
+    ------
+    QueueUnusable
+        If it can't be opened.
+    """
+    limits = Limits(settings.queue_max_entries, settings.queue_max_bytes)
+    return SqliteQueue(settings.queue_folder, limits)
+
+
+def drain(settings: Settings, concurrency: int | None = None) -> Drain:
+    """Return what drains the retry queue into the store."""
+    pace = Pace(concurrency or settings.retry_concurrency, settings.retry_max_age)
+    return Drain(retry_queue(settings), store(settings), pace, random.random)
 
 
 def load_templates(settings: Settings) -> dict[str, Template]:

@@ -27,12 +27,11 @@ def incoming(folder: Path, pieces: Iterable[Buffer]) -> Iterator[Path]:
 
 
 def publish(temporary: Path, target: Path, levels: int = 1) -> None:
-    """Give a whole file its final name, so that it survives a loss of power.
+    """Give a whole file its final name, in a folder that is there, to survive a loss of power.
 
     So many folders above it are flushed whether new or not: a folder may have been made by a
     process that died before it could flush the folder's own entry.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     temporary.replace(target)
     for folder in list(target.parents)[:levels]:
         flush_folder(folder)

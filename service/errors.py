@@ -13,6 +13,11 @@ An instance says what is wrong, where, and how to mend it. No text ever holds an
     ├── DamagedJpeg           422  truncated, malformed; `where` is a byte offset
     ├── BadTemplate           500  a template file of the operator's
     ├── BadSettings           500  the configuration; lists every problem at once
+    ├── NoSuchEntry           404  the retry queue doesn't hold it, or no longer
+    ├── BeingSent             409  an entry can't be changed while it is on its way
+    ├── DamagedEntry          500  what the retry queue kept of an instance is damaged or gone
+    ├── QueueFull             503  the retry queue has reached its limit
+    ├── QueueUnusable         503  the retry queue can't be read or written
     └── NoLibrary             503  libturbojpeg is missing (`dicom.jpegtran`, with NotPerfect,
                                    which `dicom.normalise` answers by its policy)
 """
@@ -107,6 +112,48 @@ class DamagedJpeg(JpegstowError):
     http_status = 422
     title = "Damaged JPEG"
     reason = "damaged-jpeg"
+
+
+class NoSuchEntry(JpegstowError):
+    """The retry queue holds no such entry; it may have been stored meanwhile."""
+
+    http_status = 404
+    title = "No such entry"
+    reason = "no-such-entry"
+
+
+class BeingSent(JpegstowError):
+    """An entry of the retry queue can't be changed while it is being sent."""
+
+    http_status = 409
+    transient = True
+    title = "Being sent"
+    reason = "being-sent"
+
+
+class DamagedEntry(JpegstowError):
+    """What the retry queue kept of an instance is damaged or gone; only a new upload mends that."""
+
+    title = "Damaged entry"
+    reason = "damaged-entry"
+
+
+class QueueFull(JpegstowError):
+    """The retry queue holds as much as it may."""
+
+    http_status = 503
+    transient = True
+    title = "Retry queue full"
+    reason = "queue-full"
+
+
+class QueueUnusable(JpegstowError):
+    """The retry queue can't be read or written: a full disk, missing rights, a damaged file."""
+
+    http_status = 503
+    transient = True
+    title = "Retry queue not usable"
+    reason = "queue-unusable"
 
 
 class BadTemplate(JpegstowError):

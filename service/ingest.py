@@ -1,12 +1,14 @@
-"""The line itself: receive -> inspect -> normalise -> describe -> package -> store.
+"""The line itself: receive -> inspect -> normalise -> describe -> package -> store -> retry queue.
 
-Upload --describe_upload--> Described --Store.store--> Outcome
+Upload --describe_upload--> Described --Store.store--> Outcome --RetryQueue.put--> Result
 """
 
 import hashlib
+import time
 import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from pydicom import Dataset
@@ -23,17 +25,10 @@ from service.dicom.normalise import (
     from_jpeg2000,
     normalise,
 )
-from service.dicom.outcome import Outcome
+from service.dicom.outcome import Outcome, Rejected, Stored
 from service.dicom.soundness import check_size
 from service.dicom.template import Template
 from service.errors import JpegstowError, UnknownTemplate
-
-
-class Store(Protocol):
-    """Where instances go."""
-
-    def store(self, instances: Sequence[Instance]) -> Mapping[str, Outcome]:
-        """Send instances, each with a SOP Instance UID of its own; return what became of each."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,19 +60,76 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """An instance, and what was changed in its JPEG to make it."""
+    """An instance, what it was made of, and what was changed in its JPEG to make it."""
 
     instance: Instance
+    normalised: Normalised
     changes: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
+class Attempt:
+    """One try to store an instance, at `at` seconds since 1970, in a wire format."""
+
+    at: float
+    outcome: Outcome
+    wire: str
+
+
+@dataclass(frozen=True, slots=True)
 class Result:
-    """What became of one upload: an outcome, or the error that kept it from being described."""
+    """What became of one upload: an outcome, or the error that kept it from being described.
+
+    `kept` tells that the retry queue has the instance: waiting for another try where the store is
+    unavailable, for an operator where it was rejected.
+    """
 
     upload: Upload
     described: Described | None
     outcome: Outcome | JpegstowError
+    kept: bool = False
+
+
+class Store(Protocol):
+    """Where instances go."""
+
+    @property
+    def wire(self) -> str:
+        """The wire format in use: ``json`` or ``part10``."""
+
+    def store(
+        self, instances: Sequence[Instance], within: float | None = None
+    ) -> Mapping[str, Outcome]:
+        """Send instances, each with a SOP Instance UID of its own; return what became of each.
+
+        With `within`, all of it is over after so many seconds.
+        """
+
+
+class RetryQueue(Protocol):
+    """Where instances are kept that the store has not taken."""
+
+    def put(
+        self, upload: Upload, described: Described, attempt: Attempt | None, now: float
+    ) -> None:
+        """Keep an instance, so that no crash loses it: for another try, or dead if rejected.
+
+        Without an attempt nobody has asked the store yet. Putting it again is harmless.
+
+        Raises
+        ------
+        QueueFull, QueueUnusable
+            If it isn't kept.
+        """
+
+    def finish(self, sop_instance_uid: str) -> None:
+        """Let go of an instance that the store has, if it is here.
+
+        Raises
+        ------
+        QueueUnusable
+            If that can't be told.
+        """
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,16 +163,15 @@ def describe_upload(upload: Upload, rules: Rules) -> Described:
     JpegstowError
         Whatever is wrong with the JPEG, the attributes or the template's name.
     """
-    template = rules.templates.get(upload.template)
-    if template is None:
-        raise UnknownTemplate(
-            "there is no such template",
-            where="template",
-            mend=f"use one of {', '.join(sorted(rules.templates))}",
-        )
-    normalised = normalise_image(upload.image, rules)
-    if template.sop_class == DERMOSCOPIC:
-        normalised = assume_srgb(normalised)
+    _template(upload, rules)  # a wrong name is cheaper to find than a picture is to read
+    return describe_normalised(upload, normalise_image(upload.image, rules), rules)
+
+
+def describe_normalised(upload: Upload, normalised: Normalised, rules: Rules) -> Described:
+    """Turn what an upload says, and the codestream that its image became, into an instance."""
+    template = _template(upload, rules)
+    dermoscopic = template.sop_class == DERMOSCOPIC
+    coloured = assume_srgb(normalised) if dermoscopic else normalised
     merged = merge(template, normalised.tags, upload.attributes)
     names = uid.Names(
         image_digest=upload.digest,
@@ -129,7 +180,18 @@ def describe_upload(upload: Upload, rules: Rules) -> Described:
         idempotency_key=upload.idempotency_key,
     )
     identity = uid.identify(rules.namespace, upload.attributes, merged, names)
-    return Described(describe(normalised, merged, identity), normalised.changes)
+    return Described(describe(coloured, merged, identity), normalised, coloured.changes)
+
+
+def _template(upload: Upload, rules: Rules) -> Template:
+    template = rules.templates.get(upload.template)
+    if template is None:
+        raise UnknownTemplate(
+            "there is no such template",
+            where="template",
+            mend=f"use one of {', '.join(sorted(rules.templates))}",
+        )
+    return template
 
 
 def normalise_image(image: bytes, rules: Rules) -> Normalised:
@@ -143,10 +205,17 @@ def normalise_image(image: bytes, rules: Rules) -> Normalised:
     return normalise(image, header, rules.policy)
 
 
-def ingest(uploads: Sequence[Upload], rules: Rules, store: Store) -> list[Result]:
+def ingest(
+    uploads: Sequence[Upload],
+    rules: Rules,
+    store: Store,
+    queue: RetryQueue | None = None,
+    clock: Callable[[], float] = time.time,
+) -> list[Result]:
     """Take uploads through the line; each has a result of its own, in their order.
 
-    What can be described is sent in one request. The same picture twice is one instance.
+    What can be described is sent in one request. The same picture twice is one instance. What the
+    store doesn't take goes into the queue, where there is one.
     """
     described = [_described(upload, rules) for upload in uploads]
     instances = {
@@ -155,8 +224,15 @@ def ingest(uploads: Sequence[Upload], rules: Rules, store: Store) -> list[Result
         if isinstance(one, Described)
     }
     outcomes = store.store(list(instances.values())) if instances else {}
+    now = clock()
+    settled: dict[str, Result] = {}
+    for upload, one in zip(uploads, described, strict=True):
+        if isinstance(one, Described) and one.instance.sop_instance_uid not in settled:
+            name = one.instance.sop_instance_uid
+            attempt = Attempt(now, outcomes[name], store.wire)
+            settled[name] = _settled(upload, one, attempt, queue)
     return [
-        Result(upload, one, outcomes[one.instance.sop_instance_uid])
+        replace(settled[one.instance.sop_instance_uid], upload=upload)
         if isinstance(one, Described)
         else Result(upload, None, one)
         for upload, one in zip(uploads, described, strict=True)
@@ -168,3 +244,23 @@ def _described(upload: Upload, rules: Rules) -> Described | JpegstowError:
         return describe_upload(upload, rules)
     except JpegstowError as error:
         return error
+
+
+def _settled(
+    upload: Upload, described: Described, attempt: Attempt, queue: RetryQueue | None
+) -> Result:
+    """Keep what isn't stored; a queue that can't is what its uploader has to know."""
+    outcome = attempt.outcome
+    if queue is None:
+        return Result(upload, described, outcome)
+    if isinstance(outcome, Stored):
+        # What the queue can't let go of is sent once more, and found to be there.
+        with suppress(JpegstowError):
+            queue.finish(described.instance.sop_instance_uid)
+        return Result(upload, described, outcome)
+    asked = isinstance(outcome, Rejected) or outcome.asked
+    try:
+        queue.put(upload, described, attempt if asked else None, attempt.at)
+    except JpegstowError as error:
+        return Result(upload, described, error)
+    return Result(upload, described, outcome, kept=True)

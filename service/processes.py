@@ -1,4 +1,4 @@
-"""The processes of `jpegstow serve`: gunicorn for the service, gunicorn for the archive."""
+"""The processes of `jpegstow serve`: the service and the archive under gunicorn, and retries."""
 
 import ctypes
 import errno
@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -21,6 +21,7 @@ GRACE: Final = 8  # seconds; Cloud Run kills after 10
 
 # gunicorn looks first into the working folder, where another package may be named service.
 _RUN: Final = "import service.wsgi; from gunicorn.app.wsgiapp import run; run(prog='gunicorn')"
+_RETRY: Final = "from service.cli import main; main(prog_name='jpegstow')"
 _ALLOCATOR: Final = {
     "MALLOC_MMAP_THRESHOLD_": str(16 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(32 << 20),
@@ -43,6 +44,11 @@ def archive_command(settings: Settings) -> list[str]:
     bind = f"127.0.0.1:{settings.archive_port}"
     threads = ["--threads", str(settings.workers * settings.threads)]
     return [*_gunicorn(bind), "--workers", "1", *threads, "service.wsgi:archive()"]
+
+
+def retry_command() -> list[str]:
+    """Return the command line of what drains the retry queue."""
+    return [sys.executable, "-P", "-c", _RETRY, "retry"]
 
 
 def _gunicorn(bind: str) -> list[str]:
@@ -94,29 +100,41 @@ def become(command: Sequence[str]) -> None:
     os.execve(command[0], list(command), environment())  # noqa: S606 - our own, no shell
 
 
-def supervise(archive: Sequence[str], health: str, service: Sequence[str]) -> int:
-    """Run archive and service until a signal comes or the service ends; return an exit status.
+def supervise(commands: Mapping[str, Sequence[str]], health: str) -> int:
+    """Run processes until a signal comes or the service ends; return an exit status.
 
-    The service starts once the archive answers at `health`. An archive that dies is started
-    again; uploads meanwhile are answered that the store is away.
+    Parameters
+    ----------
+    commands
+        By name. The others start once the ``archive``, if there is one, answers at `health`. When
+        the ``service`` ends, all end; any other process that dies is started again, and what is
+        uploaded meanwhile waits in the retry queue.
     """
     stop = _stop_on_signals()
-    running = {"archive": _start(archive)}
+    running: dict[str, subprocess.Popen[bytes]] = {}
     try:
-        if not _answers(health, running["archive"], stop):
-            return 1
-        running["service"] = _start(service)
+        if "archive" in commands:
+            running["archive"] = _start(commands["archive"])
+            if not _answers(health, running["archive"], stop):
+                return 1
+        running |= {name: _start(commands[name]) for name in commands if name not in running}
         while not stop() and running["service"].poll() is None:
-            if running["archive"].poll() is not None:
-                time.sleep(1)
-                running["archive"] = _start(archive)
             time.sleep(_POLL)
+            _start_again(running, commands)
         return 0 if stop() else running["service"].returncode or 1
     finally:
-        # The service first: its last uploads still need the archive.
-        for name in ("service", "archive"):
-            if name in running:
-                _end(running[name])
+        # The archive last: what is under way still needs it.
+        _end([process for name, process in running.items() if name != "archive"])
+        _end([process for name, process in running.items() if name == "archive"])
+
+
+def _start_again(
+    running: dict[str, subprocess.Popen[bytes]], commands: Mapping[str, Sequence[str]]
+) -> None:
+    ended = [name for name, process in running.items() if process.poll() is not None]
+    if ended and "service" not in ended:
+        time.sleep(1)  # one that can't start shan't take the whole machine
+        running |= {name: _start(commands[name]) for name in ended}
 
 
 def _stop_on_signals() -> Callable[[], bool]:
@@ -145,13 +163,17 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(GRACE + 1)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+def _end(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    """End processes, all at once; kill what is still there when their time is up."""
+    for process in processes:
+        process.terminate()
+    deadline = time.monotonic() + GRACE + 1
+    for process in processes:
+        try:
+            process.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _answers(health: str, process: subprocess.Popen[bytes], stop: Callable[[], bool]) -> bool:

@@ -55,9 +55,15 @@ def _on_or_off(value: str) -> bool:
 
 
 def _seconds(value: str) -> float:
-    if not re.fullmatch(r"\d{1,6}(\.\d{1,3})?", value, re.ASCII) or float(value) <= 0:
+    if not re.fullmatch(r"\d{1,8}(\.\d{1,3})?", value, re.ASCII) or float(value) <= 0:
         raise ValueError("it isn't a number of seconds above 0")
     return float(value)
+
+
+def _folder(value: str) -> Path | None:
+    if "://" in value:
+        raise ValueError("it is no folder")
+    return Path(value) if value else None
 
 
 def store_url_of(value: str) -> str:
@@ -122,8 +128,50 @@ class Settings:
     store_read_timeout: float = _setting(
         30.0, _seconds, "Seconds to wait for the store's whole answer once the request is sent."
     )
+    store_deadline: float = _setting(
+        20.0,
+        _seconds,
+        """Seconds that an upload may wait for the store before its instance goes to the retry
+        queue.""",
+    )
+    read_back: Literal["auto", "always", "never"] = _setting(
+        "auto",
+        _one_of("auto", "always", "never"),
+        """Whether to read from the store what it says it has stored, since some stores say so of an
+        instance that they had before with other content: `auto` (where it was there before; not
+        asked of Google's store and the embedded archive, which tell), `always`, or `never` (as for
+        a store whose credentials can't read, or that changes what it is sent).""",
+    )
     data_dir: Path = _setting(
-        Path("data"), Path, "The folder of the embedded archive and of the UID namespace."
+        Path("data"),
+        Path,
+        "The folder of the embedded archive, of the retry queue and of the UID namespace.",
+    )
+    retry_queue: Path | None = _setting(
+        None,
+        _folder,
+        """The folder of the retry queue, on a disk that stays; all processes that share it drain
+        it together. Empty: `DATA_DIR/queue`.""",
+    )
+    retry_workers: int = _setting(
+        1, _integer(0, 64), "How many `jpegstow retry` processes `jpegstow serve` runs."
+    )
+    retry_concurrency: int = _setting(
+        4, _integer(1, 64), "Instances that each of them sends at once, at most."
+    )
+    retry_max_age: float = _setting(
+        604_800.0,
+        _seconds,
+        """Seconds after which an instance that the store doesn't take is given up and kept as
+        `dead`, for an operator; a week.""",
+    )
+    queue_max_bytes: int = _setting(
+        10_737_418_240,
+        _integer(1_048_576, 1 << 49),
+        "The most bytes that the retry queue may hold; beyond that uploads are answered 503.",
+    )
+    queue_max_entries: int = _setting(
+        1_000_000, _integer(1, 100_000_000), "The most instances that the retry queue may hold."
     )
     templates_dir: Path | None = _setting(
         None,
@@ -189,6 +237,11 @@ class Settings:
     def store_url(self) -> str:
         """Base URL of the store, without a slash at its end."""
         return self.dicomweb_url or f"http://127.0.0.1:{self.archive_port}/dicomWeb"
+
+    @property
+    def queue_folder(self) -> Path:
+        """The folder of the retry queue."""
+        return self.retry_queue or self.data_dir / "queue"
 
     @property
     def auth(self) -> str:

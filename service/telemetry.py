@@ -8,6 +8,7 @@ import logging
 import sys
 import traceback
 import warnings
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -25,9 +26,11 @@ def log(severity: Severity, message: str, **values: Any) -> None:
     """Write one line; values that are None or empty are left out."""
     line = {"severity": severity, "message": message, "time": datetime.now(UTC).isoformat()}
     line |= {name: value for name, value in values.items() if value not in (None, "", [], ())}
-    # One write a line: lines of several threads and processes don't mix.
-    sys.stdout.write(json.dumps(line, default=str) + "\n")
-    sys.stdout.flush()
+    # One write a line: lines of several threads and processes don't mix. Where it can't be written,
+    # on a full disk or into a closed pipe, the work goes on.
+    with suppress(OSError):
+        sys.stdout.write(json.dumps(line, default=str) + "\n")
+        sys.stdout.flush()
 
 
 def log_exception(message: str, error: BaseException, **values: Any) -> None:

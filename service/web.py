@@ -1,4 +1,4 @@
-"""The service over HTTP: uploads, health."""
+"""The service over HTTP: uploads and health; the retry queue is in `queue_api`."""
 
 import time
 from collections.abc import Sequence
@@ -7,31 +7,30 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
-from flask import Flask, Response, json, request
+from flask import Flask, Response, request
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
 from service import __version__, telemetry
+from service.answers import Answer, json_answer, problem_answer, problem_from, problem_of
 from service.dicom import jpegtran
-from service.dicom.outcome import Rejected, Stored, Unavailable
+from service.dicom.outcome import Outcome, Rejected, Stored, Unavailable, loggable
 from service.errors import BadRequest, JpegstowError
 from service.ingest import Described, Result, Rules, ingest
+from service.queue_api import add_queue
 from service.receive import UploadRequest, uploads
+from service.retry import Breaker, GuardedStore, SqliteQueue, UnaskedStore
 from service.settings import Settings
 from service.store import DicomwebStore
 
-PROBLEM: Final = "application/problem+json"
-
-_RETRY_AFTER: Final = 30  # seconds, where the store named none
 _MAX_FORM_PARTS: Final = 1000
 _CLIENT_TIMEOUT: Final = 30.0  # seconds without a byte from the client
 _PATIENCE: Final = 10.0  # seconds that a refused request may go on
 
-Answer = dict[str, Any]
 
-
-def create_app(rules: Rules, store: DicomwebStore, settings: Settings) -> Flask:
+def create_app(rules: Rules, store: DicomwebStore, queue: SqliteQueue, settings: Settings) -> Flask:
     """Return the service as a WSGI application."""
+    guarded = GuardedStore(store, Breaker(), settings.store_deadline)
     app = Flask("jpegstow", static_folder=None)
     app.request_class = UploadRequest
     app.config["MAX_CONTENT_LENGTH"] = settings.max_upload_bytes
@@ -42,23 +41,35 @@ def create_app(rules: Rules, store: DicomwebStore, settings: Settings) -> Flask:
     def upload() -> Response:
         started = time.monotonic()
         received = uploads(request, settings.default_template, settings.max_images)
-        results = ingest(received, rules, store)
+        respond_async = _prefers_async()
+        results = ingest(received, rules, UnaskedStore() if respond_async else guarded, queue)
         for result in results:
             _log(result, started)
-        return _response(results)
+        response = _response(results)
+        if respond_async:
+            response.headers["Preference-Applied"] = "respond-async"
+        return response
 
     @app.get("/healthz")
     def healthz() -> Response:
-        return _json({"status": "ok", "version": __version__})
+        return json_answer({"status": "ok", "version": __version__})
 
     @app.get("/readyz")
     def readyz() -> Response:
-        checks = {"store": store.unreachable(), "libturbojpeg": _transforms_missing()}
-        needed = ["store", *(["libturbojpeg"] if rules.policy.verify else [])]
+        # Without the store uploads still are taken, and kept; without the queue none is.
+        checks = {
+            "store": store.unreachable(),
+            "retry queue": queue.unusable(),
+            "libturbojpeg": _transforms_missing(),
+        }
+        needed = ["retry queue", *(["libturbojpeg"] if rules.policy.verify else [])]
         ready = not any(checks[name] for name in needed)
-        status = HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE
+        status = "ok" if not any(checks.values()) else "degraded" if ready else "unavailable"
         told = {name: reason or "ok" for name, reason in checks.items()}
-        return _json({"status": "ok" if ready else "unavailable", "checks": told}, status)
+        return json_answer(
+            {"status": status, "checks": told},
+            HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE,
+        )
 
     @app.before_request
     def lose_patience() -> None:
@@ -72,6 +83,7 @@ def create_app(rules: Rules, store: DicomwebStore, settings: Settings) -> Flask:
         response.call_on_close(partial(_discard_body, request.environ))
         return response
 
+    add_queue(app, queue, rules)
     app.register_error_handler(JpegstowError, _refused)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(ParseException, _broken_body)
@@ -96,12 +108,12 @@ def _response(results: Sequence[Result]) -> Response:
         statuses = {answer["status"] for answer in answers}
         all_stored = statuses <= {HTTPStatus.OK, HTTPStatus.CREATED}
         status = max(statuses) if all_stored else HTTPStatus.MULTI_STATUS
-        return _json({"instances": answers}, status)
+        return json_answer({"instances": answers}, status)
     (answer,) = answers
     if "type" in answer:
-        return _problem(answer, _retry_after(results[0]))
-    response = _json({"instances": answers}, answer["status"])
-    response.headers["Location"] = answer["RetrieveURL"]
+        return problem_answer(answer, transient=_is_transient(results[0]))
+    response = json_answer({"instances": answers}, answer["status"])
+    response.headers["Location"] = answer.get("RetrieveURL") or answer["queue"]
     return response
 
 
@@ -120,13 +132,18 @@ def _answer(result: Result) -> Answer:
             }
         case Rejected() as rejected:
             kind = "rejected-by-store", "The store refused the instance", rejected.reason
-            return _problem_of(HTTPStatus.BAD_GATEWAY, kind, "") | facts
+            mend = "the retry queue keeps it: have it described anew there, or drop it"
+            return problem_of(HTTPStatus.BAD_GATEWAY, kind, mend) | _kept(facts) | facts
         case Unavailable() as unavailable:
-            kind = "store-unavailable", "The instance can't be stored now", unavailable.reason
-            mend = "send the same request again; it makes the same instance"
-            return _problem_of(HTTPStatus.SERVICE_UNAVAILABLE, kind, mend) | facts
+            said = {"outcome": "queued", "reason": unavailable.reason}
+            return {"status": HTTPStatus.ACCEPTED, **said, **_kept(facts), **facts}
         case JpegstowError() as error:
-            return _problem_from(error)
+            return problem_from(error) | facts
+
+
+def _kept(facts: Answer) -> Answer:
+    """Tell where the retry queue shows an instance."""
+    return {"queue": f"/v1/queue/{facts['SOPInstanceUID']}"}
 
 
 def _facts(described: Described) -> Answer:
@@ -143,38 +160,19 @@ def _facts(described: Described) -> Answer:
     }
 
 
-def _problem_of(status: int, kind: tuple[str, str, str], mend: str) -> Answer:
-    slug, title, detail = kind
-    problem = {"type": f"urn:jpegstow:{slug}", "title": title, "status": int(status)}
-    return problem | {"detail": detail} | ({"mend": mend} if mend else {})
+def _is_transient(result: Result) -> bool:
+    return isinstance(result.outcome, JpegstowError) and result.outcome.transient
 
 
-def _problem_from(error: JpegstowError) -> Answer:
-    kind = error.reason, error.title, error.detail
-    problem = _problem_of(error.http_status, kind, error.mend)
-    return problem | ({"where": error.where} if error.where else {})
-
-
-def _retry_after(result: Result) -> float | None:
-    if not isinstance(result.outcome, Unavailable):
-        return None
-    return _RETRY_AFTER if result.outcome.retry_after is None else result.outcome.retry_after
-
-
-def _json(body: Answer, status: int = HTTPStatus.OK) -> Response:
-    return Response(json.dumps(body) + "\n", status, mimetype="application/json")
-
-
-def _problem(problem: Answer, retry_after: float | None = None) -> Response:
-    response = Response(json.dumps(problem) + "\n", problem["status"], mimetype=PROBLEM)
-    if retry_after is not None:
-        response.headers["Retry-After"] = str(max(1, round(retry_after)))
-    return response
+def _prefers_async() -> bool:
+    """Tell whether the client would rather not wait for the store (RFC 7240 4.1)."""
+    preferences = ",".join(request.headers.getlist("Prefer")).lower().split(",")
+    return any(each.partition(";")[0].strip() == "respond-async" for each in preferences)
 
 
 def _refused(error: JpegstowError) -> Response:
     telemetry.log("WARNING", "request refused", reason=error.reason, status=error.http_status)
-    return _problem(_problem_from(error))
+    return problem_answer(problem_from(error), transient=error.transient)
 
 
 def _http_error(error: HTTPException) -> Response:
@@ -187,7 +185,7 @@ def _http_error(error: HTTPException) -> Response:
         detail = f"the request is larger than {limit} bytes, or has too many or too large fields"
         mend = "send fewer or smaller images, or raise MAX_UPLOAD_BYTES"
     kind = phrase.lower().replace(" ", "-"), phrase, detail
-    response = _problem(_problem_of(status, kind, mend))
+    response = problem_answer(problem_of(status, kind, mend))
     allow = dict(error.get_headers()).get("Allow")
     if allow:
         response.headers["Allow"] = allow
@@ -203,7 +201,7 @@ def _broken_body(_: ParseException) -> Response:
 def _stalled(_: TimeoutError) -> Response:
     telemetry.log("WARNING", "request refused", reason="stalled", status=408)
     kind = "stalled", "Request Timeout", f"no byte came for {_CLIENT_TIMEOUT:g} s"
-    return _problem(_problem_of(HTTPStatus.REQUEST_TIMEOUT, kind, "send the request again"))
+    return problem_answer(problem_of(HTTPStatus.REQUEST_TIMEOUT, kind, "send the request again"))
 
 
 def _discard_body(environ: dict[str, Any]) -> None:
@@ -226,7 +224,7 @@ def _unforeseen(error: Exception) -> Response:
     telemetry.log_exception("unforeseen error", error)
     kind = "internal-error", "Internal error", "the service failed; nothing is known to be stored"
     mend = "send the same request again; it makes the same instance"
-    return _problem(_problem_of(HTTPStatus.INTERNAL_SERVER_ERROR, kind, mend))
+    return problem_answer(problem_of(HTTPStatus.INTERNAL_SERVER_ERROR, kind, mend))
 
 
 def _log(result: Result, started: float) -> None:
@@ -238,7 +236,7 @@ def _log(result: Result, started: float) -> None:
         "upload",
         source=result.upload.source,
         template=result.upload.template if result.described else None,
-        outcome=type(outcome).__name__.lower(),
+        outcome="queued" if result.kept else type(outcome).__name__.lower(),
         reason=_logged_reason(outcome),
         bytes_in=len(result.upload.image),
         bytes_out=len(result.described.instance.codestream) if result.described else None,
@@ -247,14 +245,5 @@ def _log(result: Result, started: float) -> None:
     )
 
 
-def _logged_reason(outcome: Stored | Rejected | Unavailable | JpegstowError) -> str:
-    """Return what may be logged of a reason; a store's own text may quote a patient's value."""
-    match outcome:
-        case JpegstowError():
-            return outcome.reason
-        case Rejected():
-            return f"status {outcome.status}, failure reason {outcome.failure_reason:04X}H"
-        case Unavailable():
-            return f"status {outcome.status}" if outcome.status else outcome.reason
-        case Stored():
-            return "already stored" if outcome.duplicate else ""
+def _logged_reason(outcome: Outcome | JpegstowError) -> str:
+    return outcome.reason if isinstance(outcome, JpegstowError) else loggable(outcome)

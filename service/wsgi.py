@@ -11,7 +11,9 @@ def service() -> Flask:
 
     telemetry.silence_pydicom()
     current = settings.load()
-    return create_app(assemble.rules(current), assemble.store(current), current)
+    return create_app(
+        assemble.rules(current), assemble.store(current), assemble.retry_queue(current), current
+    )
 
 
 def archive() -> Flask:

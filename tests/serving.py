@@ -1,13 +1,16 @@
 """The service under test: as a Flask test client, and as the real processes of `jpegstow serve`."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from tempfile import mkdtemp
 from types import TracebackType
 from typing import Any, Self
 
@@ -17,6 +20,7 @@ from werkzeug.datastructures import MultiDict
 from werkzeug.test import TestResponse
 
 from service import assemble, settings
+from service.retry import SqliteQueue
 from service.settings import Settings
 from service.store import DicomwebStore
 from service.web import create_app
@@ -35,15 +39,24 @@ def settings_for(store_url: str, **environment: str) -> Settings:
         "UID_NAMESPACE": SECRET,
         "STORE_CONNECT_TIMEOUT": "2",
         "STORE_READ_TIMEOUT": "10",
+        "READ_BACK": "never",
     }
     return settings.load(given | environment)
 
 
 def client_for(store_url: str, **environment: str) -> FlaskClient:
     """Return a client of the real application, in front of a store at a URL."""
-    current = settings_for(store_url, **environment)
-    app = create_app(assemble.rules(current), DicomwebStore(current), current)
+    folder = mkdtemp()
+    current = settings_for(store_url, **{"DATA_DIR": folder} | environment)
+    queue = assemble.retry_queue(current)
+    app = create_app(assemble.rules(current), DicomwebStore(current), queue, current)
+    weakref.finalize(app, _tidy, queue, folder)
     return app.test_client()
+
+
+def _tidy(queue: SqliteQueue, folder: str) -> None:
+    queue.close()
+    shutil.rmtree(folder)
 
 
 def form(*images: bytes, filename: str = "photo.jpg", **fields: Any) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def jpegstow(*arguments: str | Path, url: str = "", **environment: str) -> Result:
-    given = {"UID_NAMESPACE": SECRET, "DICOMWEB_URL": url} | environment
+    given = {"UID_NAMESPACE": SECRET, "DICOMWEB_URL": url, "READ_BACK": "never"} | environment
     return CliRunner(env=given).invoke(main, [str(argument) for argument in arguments])
 
 

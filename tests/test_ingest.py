@@ -243,8 +243,12 @@ class Shelf:
 
     refusing: set[str] = field(default_factory=set)
     requests: list[list[Instance]] = field(default_factory=list)
+    wire: str = "json"
 
-    def store(self, instances: Sequence[Instance]) -> Mapping[str, Outcome]:
+    def store(
+        self, instances: Sequence[Instance], within: float | None = None
+    ) -> Mapping[str, Outcome]:
+        assert within is None
         self.requests.append(list(instances))
         uids = [instance.sop_instance_uid for instance in instances]
         return {u: Unavailable("full") if u in self.refusing else Stored(f"/{u}") for u in uids}

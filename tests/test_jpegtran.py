@@ -246,6 +246,7 @@ def without_library(tmp_path: Path) -> dict[str, str]:
     return os.environ | {
         "LD_LIBRARY_PATH": str(tmp_path),
         "UID_NAMESPACE": "tests",
+        "DATA_DIR": str(tmp_path / "data"),
         "DICOMWEB_URL": "http://127.0.0.1:9/dicomWeb",
     }
 

@@ -31,8 +31,8 @@ def store() -> Iterator[ScriptedServer]:
 @pytest.fixture(scope="module")
 def serving(tmp_path_factory: pytest.TempPathFactory, store: ScriptedServer) -> Iterator[Serving]:
     folder = tmp_path_factory.mktemp("limits")
-    url = store.dicomweb_url
-    with Serving(folder / "data", DICOMWEB_URL=url, MAX_UPLOAD_BYTES=str(LIMIT)) as service:
+    given = {"DICOMWEB_URL": store.dicomweb_url, "MAX_UPLOAD_BYTES": str(LIMIT)}
+    with Serving(folder / "data", **given, READ_BACK="never") as service:
         yield service
 
 

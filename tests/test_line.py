@@ -22,7 +22,7 @@ from pydicom.encaps import generate_frames
 from tests.jpegs import make_jpeg
 from tests.judges import require_tool
 from tests.peers import BOUND
-from tests.serving import UPLOAD, Serving
+from tests.serving import UPLOAD, Serving, wait_until
 
 TEMPLATES = {
     "vl-photographic-image": "1.2.840.10008.5.1.4.1.1.77.1.4",
@@ -291,6 +291,20 @@ def test_several_images_of_one_request_are_one_study(serving: Serving) -> None:
     studies = {one["StudyInstanceUID"] for one in answer.json()["instances"]}
     assert len(studies) == 1
     assert len(instances_of(serving, studies.pop())) == 5
+
+
+def test_what_was_only_queued_arrives_all_the_same(serving: Serving, tmp_path: Path) -> None:
+    image = tmp_path / "photo.jpg"
+    image.write_bytes(make_jpeg(seed=9))
+    form = ["-F", f"image=@{image}", "-F", "PatientID=P-9", "-H", "Prefer: respond-async"]
+    (told,) = json.loads(run("curl", "-sS", *form, serving.url + UPLOAD))["instances"]
+    assert (told["status"], told["outcome"]) == (202, "queued")
+    entry = serving.url + told["queue"]
+    wait_until(lambda: requests.get(entry, timeout=BOUND).status_code == 404)
+    (found,) = instances_of(serving, told["StudyInstanceUID"])
+    assert found["00080018"]["Value"] == [told["SOPInstanceUID"]]
+    again = serving.post(image.read_bytes(), PatientID="P-9")
+    assert (again.status_code, again.json()["instances"][0]["outcome"]) == (200, "already stored")
 
 
 def test_what_the_archive_has_can_be_found_by_its_patient(serving: Serving, trip: Trip) -> None:

@@ -82,6 +82,9 @@ def only_study(server: Orthanc) -> str:
     return str(server.get(f"/studies/{name}")["MainDicomTags"]["StudyInstanceUID"])
 
 
-def test_it_is_ready_as_long_as_orthanc_is(orthanc: Orthanc) -> None:
-    assert client_for(orthanc.dicomweb_url).get("/readyz").status_code == 200
-    assert client_for(f"{orthanc.url}/nowhere").get("/readyz").status_code == 503
+def test_it_is_ready_without_orthanc_too_but_says_so(orthanc: Orthanc) -> None:
+    there = client_for(orthanc.dicomweb_url).get("/readyz")
+    assert (there.status_code, there.get_json()["status"]) == (200, "ok")
+    away = client_for(f"{orthanc.url}/nowhere").get("/readyz")
+    assert (away.status_code, away.get_json()["status"]) == (200, "degraded")
+    assert "404" in away.get_json()["checks"]["store"]

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,16 @@ import requests
 
 from tests.bench.processes import tree
 from tests.jpegs import make_jpeg
-from tests.peers import BOUND, Received, Respond, ScriptedServer, free_port, stored, wait_for_http
+from tests.peers import (
+    BOUND,
+    Received,
+    Respond,
+    ScriptedServer,
+    free_port,
+    refused_port,
+    stored,
+    wait_for_http,
+)
 from tests.serving import COMMAND, Serving, client_for, is_alive, kill, post, wait_until
 
 JPEG = make_jpeg()
@@ -32,29 +42,67 @@ def first(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
 
 def archive_of(serving: Serving) -> list[int]:
     """Return the ids of the archive's processes."""
-    return [
-        pid
-        for pid in serving.processes()
-        if b"service.wsgi:archive()" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]
+    return running(serving, b"service.wsgi:archive()")
+
+
+def retries_of(serving: Serving) -> list[int]:
+    """Return the ids of what drains the retry queue."""
+    return running(serving, b"\0retry\0")
+
+
+def running(serving: Serving, words: bytes) -> list[int]:
+    found = []
+    for pid in serving.processes():
+        with suppress(FileNotFoundError):  # it may end while it is looked at
+            if words in Path(f"/proc/{pid}/cmdline").read_bytes():
+                found.append(pid)
+    return found
+
+
+def queued(serving: Serving) -> dict[str, int]:
+    """Return how many entries the retry queue has, by state."""
+    totals = requests.get(f"{serving.url}/v1/queue", timeout=BOUND).json()["totals"]
+    assert isinstance(totals, dict)
+    return totals
 
 
 def test_an_archive_that_dies_is_started_again_and_nothing_is_lost(first: Serving) -> None:
     wait_until(lambda: len(archive_of(first)) == 2)  # gunicorn and its one worker
     dead = archive_of(first)
     kill(dead)
-    away = first.post(make_jpeg(seed=1))
-    assert away.status_code in {201, 503}  # it may have come back already
-    wait_until(lambda: requests.get(f"{first.url}/readyz", timeout=BOUND).status_code == 200)
+    away = first.post(make_jpeg(seed=1), PatientID="P-8")
+    assert away.status_code in {201, 202}  # it may have come back already
+    wait_until(lambda: queued(first) == {"pending": 0, "leased": 0, "dead": 0})
+    assert first.post(make_jpeg(seed=1), PatientID="P-8").status_code == 200
     again = first.post(JPEG, PatientID="P-7")
     assert (again.status_code, again.json()["instances"][0]["outcome"]) == (200, "already stored")
     assert set(archive_of(first)).isdisjoint(dead)
 
 
+def test_what_drains_the_queue_is_started_again(first: Serving) -> None:
+    wait_until(lambda: len(retries_of(first)) == 1)
+    dead = retries_of(first)
+    kill(dead)
+    wait_until(lambda: len(retries_of(first)) == 1 and retries_of(first) != dead)
+
+
+def test_nothing_drains_the_queue_where_that_is_told(tmp_path: Path) -> None:
+    with (
+        refused_port() as port,
+        Serving(
+            tmp_path / "data", DICOMWEB_URL=f"http://127.0.0.1:{port}", RETRY_WORKERS="0"
+        ) as serving,
+    ):
+        assert serving.post(JPEG).status_code == 202
+        assert queued(serving) == {"pending": 1, "leased": 0, "dead": 0}
+        wait_until(lambda: len(serving.processes()) == 3)  # gunicorn, no supervisor
+        assert retries_of(serving) == []
+
+
 def test_every_process_keeps_the_pages_of_a_picture(first: Serving) -> None:
     """What glibc's allocator reads, it reads at the start of a process."""
     children = first.processes()[1:]
-    assert len(children) >= 4  # two of gunicorn, and their workers
+    assert len(children) >= 5  # two of gunicorn, their workers, and what drains the queue
     for pid in children:
         said = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         assert b"MALLOC_TRIM_THRESHOLD_=33554432" in said
@@ -62,7 +110,8 @@ def test_every_process_keeps_the_pages_of_a_picture(first: Serving) -> None:
 
 def test_sigterm_ends_all_processes_and_the_next_start_knows_all(first: Serving) -> None:
     uid = first.post(JPEG, PatientID="P-7").json()["instances"][0]["SOPInstanceUID"]
-    wait_until(lambda: len(first.processes()) == 6)  # supervisor; gunicorns with 1 and 2 workers
+    # supervisor; gunicorns with 1 and 2 workers; what drains the queue
+    wait_until(lambda: len(first.processes()) == 7)
     pids = first.processes()
     started = time.monotonic()
     first.process.send_signal(signal.SIGTERM)
@@ -78,7 +127,7 @@ def test_sigterm_ends_all_processes_and_the_next_start_knows_all(first: Serving)
         file = requests.get(url, headers=accept, timeout=BOUND)
         assert file.content[128:132] == b"DICM"
 
-        wait_until(lambda: len(second.processes()) == 6)
+        wait_until(lambda: len(second.processes()) == 7)
         pids = second.processes()
         second.process.kill()
         second.process.wait(BOUND)
@@ -91,11 +140,11 @@ def test_sigterm_ends_all_processes_and_the_next_start_knows_all(first: Serving)
 def test_with_a_store_of_ones_own_no_archive_is_started(tmp_path: Path) -> None:
     with (
         ScriptedServer(stored()) as store,
-        Serving(tmp_path / "data", DICOMWEB_URL=store.dicomweb_url) as serving,
+        Serving(tmp_path / "data", DICOMWEB_URL=store.dicomweb_url, READ_BACK="never") as serving,
     ):
         assert serving.post(JPEG).status_code == 201
         assert archive_of(serving) == []
-        wait_until(lambda: len(serving.processes()) == 3)
+        wait_until(lambda: len(serving.processes()) == 5)
         serving.process.send_signal(signal.SIGTERM)
         assert serving.process.wait(GRACE) == 0
         with socket.socket() as probe:
@@ -108,7 +157,7 @@ def test_it_may_be_started_where_another_package_is_named_as_ours(tmp_path: Path
     (tmp_path / "service" / "__init__.py").write_text("raise ImportError")
     with (
         ScriptedServer(stored()) as store,
-        Serving(tmp_path / "data", DICOMWEB_URL=store.dicomweb_url) as serving,
+        Serving(tmp_path / "data", DICOMWEB_URL=store.dicomweb_url, READ_BACK="never") as serving,
     ):
         assert serving.post(JPEG).status_code == 201
 
@@ -117,7 +166,7 @@ def test_an_upload_that_is_under_way_is_finished_before_the_end(tmp_path: Path) 
     released = threading.Event()
     with (
         ScriptedServer(when(released, stored())) as store,
-        Serving(tmp_path / "data", DICOMWEB_URL=store.dicomweb_url) as serving,
+        Serving(tmp_path / "data", DICOMWEB_URL=store.dicomweb_url, READ_BACK="never") as serving,
         ThreadPoolExecutor(1) as pool,
     ):
         upload = pool.submit(serving.post, JPEG)

@@ -7,6 +7,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 import requests
 from pydicom import dcmread
@@ -43,7 +44,9 @@ def test_the_table_of_commands_has_them_all() -> None:
 def test_the_options_of_a_command_are_those_that_it_has(command: str) -> None:
     lines = [line for line in README.splitlines() if f"jpegstow {command}" in line]
     told = set(re.findall(r"(?<![\w-])--?[a-z][a-z-]*", " ".join(lines)))
-    known = {option for each in main.commands[command].params for option in each.opts}
+    found = main.commands[command]
+    below = found.commands.values() if isinstance(found, click.Group) else []
+    known = {option for each in (found, *below) for one in each.params for option in one.opts}
     assert told - known - {"--help"} == set()
 
 

@@ -18,7 +18,10 @@ from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.uid import UID
+from werkzeug.test import TestResponse
 
+from service.dicom.outcome import Stored, Unavailable
+from service.store import DicomwebStore
 from tests.jpegs import make_jpeg
 from tests.peers import (
     CutAnswer,
@@ -48,7 +51,8 @@ from tests.peers import (
     unavailable,
     unsupported_media_type,
 )
-from tests.serving import client_for, only, post
+from tests.serving import client_for, only, post, settings_for
+from tests.test_read_back import made
 
 JPEG = make_jpeg()
 TEN_MEGABYTES = 10_000_000
@@ -163,26 +167,30 @@ FAILURES = {
 
 
 @pytest.mark.parametrize("step", FAILURES.values(), ids=FAILURES)
-def test_a_store_that_doesnt_say_that_it_stored_is_answered_with_send_again(step: Step) -> None:
+def test_what_a_store_doesnt_say_that_it_stored_is_queued(step: Step) -> None:
     started = time.monotonic()
     with ScriptedServer(step) as store:
         response = post(client_for(store.dicomweb_url, **HASTE), make_jpeg(800, 600))
         assert time.monotonic() - started < 8
-    assert response.status_code == 503
-    assert response.mimetype == PROBLEM
-    problem = response.get_json()
-    assert problem["type"] == "urn:jpegstow:store-unavailable"
-    assert problem["SOPInstanceUID"].startswith("2.25.")
-    assert int(response.headers["Retry-After"]) >= 1
+    assert reason_of(response)
     assert {request.path for request in store.requests} <= {"/dicomWeb/studies"}
     assert len(store.requests) <= 2
+
+
+def reason_of(response: TestResponse) -> str:
+    """Return why the one instance of an answer is in the retry queue."""
+    assert response.status_code == 202
+    instance = only(response)
+    assert instance["outcome"] == "queued"
+    assert instance["queue"] == f"/v1/queue/{instance['SOPInstanceUID']}"
+    return str(instance["reason"])
 
 
 def test_the_body_of_a_redirect_is_not_read() -> None:
     sent: list[int] = []
     with ScriptedServer(FloodingRedirect(sent)) as store:
         response = post(client_for(store.dicomweb_url), JPEG)
-    assert response.status_code == 503
+    assert "302" in reason_of(response)
     assert sum(sent) < 1 << 26
 
 
@@ -203,11 +211,10 @@ def test_readiness_tells_nothing_in_the_stores_own_words() -> None:
     assert response.get_json()["checks"]["store"] == "the store answered 503"
 
 
-def test_a_refused_connection_is_answered_with_send_again() -> None:
+def test_a_refused_connection_is_named() -> None:
     with refused_port() as port:
         response = post(client_for(f"http://127.0.0.1:{port}", **HASTE), JPEG)
-    assert response.status_code == 503
-    assert "ConnectionRefusedError" in response.get_json()["detail"]
+    assert "ConnectionRefusedError" in reason_of(response)
 
 
 REFUSALS = {
@@ -253,13 +260,14 @@ def test_success_is_believed_where_the_answer_names_the_instance(step: Step) -> 
     ids=lambda step: type(step).__name__,
 )
 def test_sending_again_after_a_failure_sends_the_same_bytes(step: Step) -> None:
-    with ScriptedServer(step, step, stored()) as store:
-        client = client_for(store.dicomweb_url)
-        answers = [post(client, JPEG) for _ in range(3)]
-    assert answers[-1].status_code == 201
-    whole = [request for request in store.requests if request.length > 1000]
+    with ScriptedServer(step, step, stored()) as server:
+        store = DicomwebStore(settings_for(server.dicomweb_url))
+        for _ in range(3):
+            (outcome,) = store.store([made(1)]).values()
+    assert isinstance(outcome, Stored)
+    whole = [request for request in server.requests if request.length > 1000]
     assert len({(request.sha256, request.headers["content-type"]) for request in whole}) == 1
-    assert {int(request.headers["content-length"]) for request in store.requests} == {
+    assert {int(request.headers["content-length"]) for request in server.requests} == {
         whole[0].length
     }
 
@@ -273,9 +281,10 @@ def test_a_kept_connection_that_the_store_has_closed_costs_no_upload() -> None:
 
 
 def test_retry_after_is_passed_on() -> None:
-    with ScriptedServer(throttled(7)) as store:
-        response = post(client_for(store.dicomweb_url), JPEG)
-    assert response.headers["Retry-After"] == "7"
+    with ScriptedServer(throttled(7)) as server:
+        store = DicomwebStore(settings_for(server.dicomweb_url))
+        (outcome,) = store.store([made(1)]).values()
+    assert outcome == Unavailable("the store answered 429", 7.0, 429)
 
 
 def test_a_picture_may_take_longer_to_send_than_a_connection_to_make() -> None:
@@ -300,7 +309,7 @@ def test_a_store_that_stops_reading_is_given_up() -> None:
     with ScriptedServer(Hang()) as store:
         response = post(client_for(store.dicomweb_url, **HASTE), noise())
         assert time.monotonic() - started < 8
-    assert response.status_code == 503
+    assert "TimeoutError" in reason_of(response)
 
 
 def test_one_failed_instance_of_a_202_is_not_stored() -> None:
@@ -331,6 +340,19 @@ def test_another_wire_format_is_taken_after_415_and_kept() -> None:
         assert post(client, make_jpeg(seed=1)).status_code == 201
     kinds = [parts_of(request)[0][0] for request in store.requests]
     assert kinds == ["application/dicom+json", "application/dicom", "application/dicom"]
+
+
+def test_the_wire_format_in_use_is_told() -> None:
+    with ScriptedServer(unsupported_media_type(), stored()) as server:
+        store = DicomwebStore(settings_for(server.dicomweb_url))
+        before = store.wire
+        store.store([made(1)])
+        assert (before, store.wire) == ("json", "part10")
+
+
+@pytest.mark.parametrize("wire", ["json", "part10"])
+def test_a_wire_format_that_is_set_is_told(wire: str) -> None:
+    assert DicomwebStore(settings_for("http://127.0.0.1:1", DICOMWEB_WIRE=wire)).wire == wire
 
 
 def test_a_store_that_takes_neither_wire_format_refuses() -> None:
@@ -432,8 +454,8 @@ def test_an_instance_that_is_there_with_other_content_is_refused(
 @pytest.mark.parametrize("status", [401, 404, 500])
 def test_an_instance_that_cant_be_read_back_is_not_known_to_be_stored(status: int) -> None:
     answered, answer, _ = conflict(lambda data: data, status=status)
-    assert answered == 503
-    assert f"answered {status}" in answer["detail"]
+    assert answered == 202
+    assert f"answered {status}" in answer["instances"][0]["reason"]
 
 
 def test_credentials_are_refreshed_after_401_and_the_same_body_sent_whole_again(
@@ -447,7 +469,7 @@ def test_credentials_are_refreshed_after_401_and_the_same_body_sent_whole_again(
     )
     with ScriptedServer(grant) as issuer, ScriptedServer(unauthorized(), stored()) as store:
         account = tmp_path / "account.json"
-        account.write_text(json.dumps(_service_account(issuer.url)))
+        account.write_text(json.dumps(service_account(issuer.url)))
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(account))
         client = client_for(store.dicomweb_url, DICOMWEB_AUTH="google")
         picture = make_jpeg(1600, 1200, quality=95)
@@ -464,15 +486,14 @@ def test_credentials_that_cant_be_had_are_the_operators_to_mend(
 ) -> None:
     with refused_port() as port, ScriptedServer(stored()) as store:
         account = tmp_path / "account.json"
-        account.write_text(json.dumps(_service_account(f"http://127.0.0.1:{port}")))
+        account.write_text(json.dumps(service_account(f"http://127.0.0.1:{port}")))
         monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(account))
         response = post(client_for(store.dicomweb_url, DICOMWEB_AUTH="google"), JPEG)
-    assert response.status_code == 503
-    assert "no Google credentials" in response.get_json()["detail"]
+    assert "no Google credentials" in reason_of(response)
     assert store.requests == []
 
 
-def _service_account(issuer: str) -> dict[str, str]:
+def service_account(issuer: str) -> dict[str, str]:
     key = rsa.generate_private_key(public_exponent=65_537, key_size=2048)
     pem = key.private_bytes(
         serialization.Encoding.PEM,
@@ -550,10 +571,10 @@ READINESS = {
 
 
 @pytest.mark.parametrize(("step", "reason"), READINESS.values(), ids=READINESS)
-def test_readiness_is_the_stores(step: Step, reason: str) -> None:
+def test_readiness_tells_of_the_store(step: Step, reason: str) -> None:
     with ScriptedServer(step) as store:
         client = client_for(store.dicomweb_url, **HASTE)
         response = client.get("/readyz")
         assert client.get("/healthz").status_code == 200
-    assert response.status_code == (503 if reason else 200)
-    assert reason in response.get_json()["checks"]["store"]
+    assert response.get_json()["status"] == ("degraded" if reason else "ok")
+    assert (reason or "ok") in response.get_json()["checks"]["store"]

@@ -18,14 +18,8 @@ from service.dicom.attributes import parse
 from service.dicom.dataset import Instance, describe, merge
 from service.dicom.multipart import Payload
 from service.dicom.outcome import Conflict, Rejected, Stored, Unavailable, Verdict
-from service.dicom.stow import (
-    MAX_REASON,
-    Wire,
-    package,
-    package_files,
-    read_response,
-    retry_after,
-)
+from service.dicom.stow import Wire, package, package_files
+from service.dicom.stow_answer import MAX_REASON, read_response, retry_after
 from service.dicom.template import parse as parse_template
 from service.dicom.uid import Identity
 from tests.describing import normalised

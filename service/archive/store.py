@@ -149,6 +149,7 @@ class Archive:
                 if target.exists():
                     return False
                 rows.remove(connection, *description.uids)
+            target.parent.mkdir(parents=True, exist_ok=True)
             publish(temporary, target, levels=3)  # series, study, and the folder of all studies
             rows.add(connection, description, sum(map(len, pieces)), sha256)
         return True

@@ -83,6 +83,10 @@ _FLASH = (PHOTO, 0x9209)
 _COLOR_SPACE = (PHOTO, 0xA001)
 # The first moment that is there: original, digitized; with its sub-seconds and its offset.
 _MOMENTS = ((0x9003, 0x9291, 0x9011), (0x9004, 0x9292, 0x9012))
+_USED: Final = frozenset(
+    {*_EQUIPMENT, *_PHOTOGRAPHIC, _EXIF_VERSION, _FLASH}
+    | {(PHOTO, tag) for moment in _MOMENTS for tag in moment}
+)
 # -00:00 means that the zone is unknown, and PS3.5 6.2 forbids it in DT.
 _ZONE = re.compile(r"(?!-00:00)(\+(0\d|1[0-4])|-(0\d|1[0-2])):[0-5]\d", re.ASCII)
 _UNKNOWN: Final = {
@@ -126,6 +130,11 @@ def attributes(tags: Tags, said: Dataset) -> Dataset:
     if not anonymous and not any(said.get(keyword) for keyword in _MOMENT):
         dataset.update(_first_moment(tags, zoned=bool(said.get("TimezoneOffsetFromUTC"))))
     return dataset
+
+
+def used(tags: Tags) -> Tags:
+    """Return only the tags that can become attributes: none that names a person or a place."""
+    return {key: value for key, value in tags.items() if key in _USED}
 
 
 def says_srgb(tags: Tags) -> bool:

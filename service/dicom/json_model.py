@@ -5,12 +5,15 @@ import re
 from typing import Any
 
 from pydicom import DataElement, Dataset
+from pydicom.multival import MultiValue
 from pydicom.valuerep import STANDARD_VR
 
 JsonObject = dict[str, Any]
 
 # What pydicom raises for a model that isn't one.
 _BROKEN = (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError)
+
+_TEXTS = frozenset({"DS", "IS"})
 
 BINARY = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 
@@ -22,6 +25,29 @@ def to_json(dataset: Dataset) -> JsonObject:
     pydicom doesn't observe for sequences.
     """
     return _without_empty(dataset.to_json_dict())
+
+
+def to_exact_json(dataset: Dataset) -> JsonObject:
+    """Return a data set as `to_json` does, with numbers that are text in DICOM left as they are.
+
+    PS3.18 Table F.2.3-1 allows text for DS and IS. As numbers, 3 and 3.0 would become the same,
+    and the file written from them another.
+    """
+    return _with_texts(to_json(dataset), dataset)
+
+
+def _with_texts(model: JsonObject, dataset: Dataset) -> JsonObject:
+    for tag, element in model.items():
+        if "Value" not in element:
+            continue
+        value = dataset[int(tag, 16)].value
+        if element["vr"] in _TEXTS:
+            several = value if isinstance(value, MultiValue) else [value]
+            element["Value"] = [None if one in (None, "") else str(one) for one in several]
+        if element["vr"] == "SQ":
+            pairs = zip(element["Value"], value, strict=True)
+            element["Value"] = [_with_texts(item, nested) for item, nested in pairs]
+    return model
 
 
 def dumps(model: JsonObject | list[JsonObject]) -> bytes:
@@ -55,6 +81,9 @@ def _element(tag: str, element: JsonObject) -> DataElement:
         return DataElement(int(tag, 16), "SQ", items)
     if len(tag) != 8 or vr not in STANDARD_VR or not _is_sound(vr, values or []):
         raise ValueError(tag)
+    if vr in _TEXTS and any(isinstance(value, str) for value in values or []):
+        texts = ["" if value is None else str(value) for value in values or []]
+        return DataElement(int(tag, 16), vr, texts if len(texts) > 1 else texts[0])
     key = next((key for key in ("Value", "InlineBinary") if key in element), None)
     return DataElement.from_json(Dataset, tag, vr, element.get(key) if key else "", key)
 

@@ -23,7 +23,7 @@ from service.errors import BadRequest
 MAX_PARTS = 20_000
 MAX_PART_HEADER = 16_384  # bytes
 
-_HASHED = 65_536  # bytes; a body above this takes part in the boundary by its length alone
+_HASHED = 65_536  # bytes of each body that take part in the boundary
 _PARAMETER = re.compile(r';\s*([!#$%&\'*+.^_`|~\w-]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;"\s]+)\s*')
 
 
@@ -99,8 +99,10 @@ def _boundary(heads: Sequence[bytes], parts: Sequence[Part]) -> str:
     for head, part in zip(heads, parts, strict=True):
         digest.update(b"%d %d\n" % (len(head), len(part.body)))
         digest.update(head)
+        left = _HASHED  # wherever the pieces are cut
         for piece in part.body:
-            digest.update(piece if len(piece) <= _HASHED else b"")
+            digest.update(piece[:left])
+            left -= min(left, len(piece))
     while True:
         boundary = f"jpegstow-{digest.hexdigest()[:40]}"
         if not any(_occurs(boundary.encode(), part.body) for part in parts):

@@ -1,0 +1,59 @@
+"""The commands that run for long: the service, the archive, what drains the retry queue."""
+
+import sys
+
+import click
+
+from service import __version__, assemble, processes, settings
+from service.cli.options import reports_errors
+from service.errors import BadSettings
+from service.retry import worker
+
+
+@click.command()
+@reports_errors
+def serve() -> None:
+    """Run the service, the embedded archive where DICOMWEB_URL is not set, and retries."""
+    current = settings.load()
+    # What would keep every process from starting is told once, here.
+    assemble.rules(current)
+    assemble.store(current)
+    assemble.retry_queue(current).close()
+    taken = processes.ports_in_use(current)
+    if taken:
+        raise BadSettings([f"{name}: {port} is another program's" for name, port in taken.items()])
+    click.echo(
+        f"jpegstow {__version__}: uploads at http://{current.host}:{current.port}/v1/instances"
+    )
+    click.echo(f"storing in {current.store_url}" + (" (embedded)" if current.embedded else ""))
+    commands = {"service": processes.service_command(current)}
+    for number in range(current.retry_workers):
+        commands[f"retry {number}"] = processes.retry_command()
+    if current.embedded:
+        commands["archive"] = processes.archive_command(current)
+    if len(commands) == 1:
+        processes.become(commands["service"])
+    health = f"http://127.0.0.1:{current.archive_port}/healthz"
+    sys.exit(processes.supervise(commands, health))
+
+
+@click.command()
+@click.option(
+    "-j",
+    "--concurrency",
+    type=click.IntRange(1, 64),
+    help="Instances at once, instead of RETRY_CONCURRENCY.",
+)
+@reports_errors
+def retry(concurrency: int | None) -> None:
+    """Send what is in the retry queue, until told to stop; `serve` runs this beside itself."""
+    worker.work(assemble.drain(settings.load(), concurrency))
+
+
+@click.command()
+@reports_errors
+def archive() -> None:
+    """Run the embedded archive alone: a DICOM store to develop and test against."""
+    current = settings.load()
+    click.echo(f"DICOMweb at http://127.0.0.1:{current.archive_port}/dicomWeb")
+    processes.become(processes.archive_command(current))

@@ -1,0 +1,144 @@
+"""What drains the queue: at most so many instances at once, slowly at first, oldest first."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from service import telemetry
+from service.dicom.outcome import Outcome, Rejected, Stored, Unavailable, loggable
+from service.errors import DamagedEntry, JpegstowError, NoSuchEntry
+from service.ingest import Attempt, Store
+from service.retry import timing
+from service.retry.breaker import Breaker, Permit, is_failure
+from service.retry.protocol import Lease, Queue
+from service.retry.timing import Again, Finish, GiveUp, Waiting
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How a queue is drained.
+
+    Attributes
+    ----------
+    concurrency
+        The most instances that are being sent at once.
+    max_age
+        Seconds after which an instance is given up.
+    """
+
+    concurrency: int
+    max_age: float
+
+
+class Drain:
+    """One process's part in draining a queue.
+
+    `take`, then `send` in a thread of its own, then `settle`; all but `send` from one thread only.
+    Every moment is an argument, in seconds since 1970.
+    """
+
+    def __init__(self, queue: Queue, store: Store, pace: Pace, chance: Callable[[], float]) -> None:
+        self._queue = queue
+        self._store = store
+        self._pace = pace
+        self._chance = chance
+        self._breaker = Breaker()
+        self._at_once = 1  # grows with every success: a store that is back isn't stormed
+        self._held: dict[str, tuple[Lease, Permit]] = {}
+
+    @property
+    def held(self) -> Sequence[Lease]:
+        """The leases that have been taken and not settled."""
+        return [lease for lease, _ in self._held.values()]
+
+    def take(self, now: float) -> Lease | None:
+        """Take an entry to be sent; None if none is due, or none may be sent now."""
+        if len(self._held) >= self._at_once:
+            return None
+        permit = self._breaker.allows(now)
+        if permit is None:
+            return None
+        lease = None
+        try:
+            lease = self._queue.lease(now)
+        finally:
+            if lease is None:
+                self._breaker.cancel(permit)
+        if lease:
+            self._held[lease.token] = (lease, permit)
+        return lease
+
+    def send(self, lease: Lease) -> Outcome:
+        """Send an entry, and return what came of it; whatever goes wrong is an outcome."""
+        name = lease.entry.sop_instance_uid
+        try:
+            instance = self._queue.load(name).described.instance
+            return self._store.store([instance])[name]
+        except NoSuchEntry:
+            return Unavailable("the entry is gone", asked=False)
+        except DamagedEntry as error:
+            return Rejected(str(error), asked=False)
+        except JpegstowError as error:
+            return Unavailable(str(error), asked=False)
+        except Exception as error:  # noqa: BLE001 - a thread's error would be nobody's
+            telemetry.log_exception("unforeseen error", error)
+            return Unavailable(f"the service failed ({type(error).__name__})")
+
+    def settle(self, lease: Lease, outcome: Outcome, now: float) -> None:
+        """Do with an entry what its outcome demands.
+
+        Raises
+        ------
+        QueueUnusable
+            If that can't be written; the entry comes back when its lease runs out.
+        """
+        _, permit = self._held.pop(lease.token)
+        self._learn(outcome, now, permit)
+        tried = lease.entry.attempts + 1
+        _log(lease, outcome, tried)
+        if isinstance(outcome, Unavailable) and not outcome.asked:
+            wait = timing.wait(tried, None, self._chance())
+            self._queue.put_back(lease, now + wait, None)
+            return
+        attempt = Attempt(now, outcome, self._store.wire)
+        waiting = Waiting(tried, lease.entry.since)
+        match timing.decide(outcome, waiting, now, self._chance(), self._pace.max_age):
+            case Finish():
+                self._queue.finish(lease.entry.sop_instance_uid, attempt)
+            case Again(not_before):
+                self._queue.put_back(lease, not_before, attempt)
+            case GiveUp():
+                self._queue.bury(lease, attempt)
+
+    def renew(self, now: float) -> None:
+        """Keep what is held."""
+        if self._held:
+            self._queue.renew(self.held, now)
+
+    def put_back_all(self, now: float) -> None:
+        """Let others have what is held, as if it had never been taken."""
+        for lease in self.held:
+            del self._held[lease.token]
+            self._queue.put_back(lease, now, None)
+
+    def _learn(self, outcome: Outcome, now: float, permit: Permit) -> None:
+        if not (isinstance(outcome, Stored) or outcome.asked):
+            self._breaker.cancel(permit)
+            return
+        self._breaker.record(outcome, now, permit)
+        if is_failure(outcome):
+            self._at_once = max(1, self._at_once // 2)
+        else:
+            self._at_once = min(self._pace.concurrency, self._at_once + 1)
+
+
+def _log(lease: Lease, outcome: Outcome, attempts: int) -> None:
+    """Write the line of an attempt; what only an operator can mend is loud."""
+    operator = isinstance(outcome, Unavailable) and outcome.operator
+    telemetry.log(
+        "ERROR" if operator or isinstance(outcome, Rejected) else "INFO",
+        "retry",
+        SOPInstanceUID=lease.entry.sop_instance_uid,
+        outcome=type(outcome).__name__.lower(),
+        reason=loggable(outcome),
+        attempts=attempts,
+    )

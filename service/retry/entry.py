@@ -1,0 +1,129 @@
+"""Entries of the retry queue: values, and how an attempt changes them."""
+
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from service.dicom.outcome import Rejected, Unavailable
+from service.ingest import Attempt, Described, Upload
+from service.retry.timing import LONGEST_WAIT
+
+State = Literal["pending", "leased", "dead"]
+
+STATES: Final[tuple[State, ...]] = ("pending", "leased", "dead")
+HISTORY: Final = 10  # attempts that are remembered
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """An attempt as it is remembered: at seconds since 1970, with its outcome's own words."""
+
+    at: float
+    outcome: str
+    status: int
+    reason: str
+    wire: str
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One instance that the queue keeps.
+
+    Attributes
+    ----------
+    sop_instance_uid
+        The entry's id too.
+    wire
+        The wire format of the last attempt; empty before the first.
+    size
+        Bytes on the disk.
+    first_seen, since, next_attempt
+        Seconds since 1970: when it came, from when its age counts (an operator's retry begins it
+        anew), and when it is to be tried again, None if it isn't.
+    attempts
+        All attempts ever made; `history` has the last ten, the latest at its end.
+    """
+
+    sop_instance_uid: str
+    series_instance_uid: str
+    study_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax: str
+    template: str
+    source: str
+    wire: str
+    size: int
+    state: State
+    first_seen: float
+    since: float
+    next_attempt: float | None
+    attempts: int
+    reason: str
+    history: tuple[Past, ...]
+
+
+def new(
+    upload: Upload, described: Described, attempt: Attempt | None, now: float, size: int
+) -> Entry:
+    """Return the entry of an instance that was tried once, or not yet; `size` is in bytes."""
+    instance = described.instance
+    entry = Entry(
+        sop_instance_uid=instance.sop_instance_uid,
+        series_instance_uid=instance.series_instance_uid,
+        study_instance_uid=instance.study_instance_uid,
+        sop_class_uid=instance.sop_class_uid,
+        transfer_syntax=instance.transfer_syntax,
+        template=upload.template,
+        source=upload.source,
+        wire="",
+        size=size,
+        state="pending",
+        first_seen=now,
+        since=now,
+        next_attempt=now,
+        attempts=0,
+        reason="",
+        history=(),
+    )
+    if attempt is None:
+        return entry
+    match attempt.outcome:
+        case Rejected():
+            entry = replace(entry, state="dead", next_attempt=None)
+        case Unavailable(retry_after=seconds) if seconds:
+            entry = replace(entry, next_attempt=now + min(LONGEST_WAIT, seconds))
+    return after(entry, attempt)
+
+
+def joined(known: Entry, entry: Entry) -> Entry:
+    """Return a kept entry after one more try to store the same instance by the way of uploads."""
+    state, due, since = entry.state, entry.next_attempt, entry.since
+    if known.state == state:
+        due, since = known.next_attempt, known.since
+    return replace(
+        known,
+        state=state,
+        next_attempt=due,
+        since=since,
+        wire=entry.wire or known.wire,
+        attempts=known.attempts + entry.attempts,
+        reason=entry.reason or known.reason,
+        history=(*known.history, *entry.history)[-HISTORY:],
+    )
+
+
+def after(entry: Entry, attempt: Attempt) -> Entry:
+    """Return an entry that remembers an attempt."""
+    past = Past(
+        at=attempt.at,
+        outcome=type(attempt.outcome).__name__.lower(),
+        status=getattr(attempt.outcome, "status", 0),
+        reason=getattr(attempt.outcome, "reason", ""),
+        wire=attempt.wire,
+    )
+    return replace(
+        entry,
+        wire=attempt.wire,
+        attempts=entry.attempts + 1,
+        reason=past.reason,
+        history=(*entry.history, past)[-HISTORY:],
+    )

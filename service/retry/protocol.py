@@ -1,0 +1,122 @@
+"""What a retry queue is, whatever holds it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from service.ingest import Attempt, Described, Upload
+from service.retry.entry import Entry, State
+from service.retry.kept import Kept
+
+LEASE: Final = 30.0  # seconds; its holder renews it as long as it lives
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """An entry that is this holder's alone to send, for `LEASE` seconds."""
+
+    entry: Entry
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which entries are meant; an empty text means all.
+
+    Attributes
+    ----------
+    reason
+        A part of the last attempt's reason, in capitals or not.
+    study
+        A Study Instance UID.
+    instance
+        A SOP Instance UID.
+    """
+
+    state: str = ""
+    reason: str = ""
+    study: str = ""
+    instance: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Some entries, oldest first; `after` is where the next page begins, empty at the end."""
+
+    entries: Sequence[Entry]
+    after: str
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """The queue at one glance.
+
+    Attributes
+    ----------
+    entries
+        How many there are in each state.
+    size
+        Bytes on the disk.
+    oldest
+        When the oldest that isn't dead came, in seconds since 1970; None without one.
+    outcomes
+        How many attempts have come to what, ever.
+    """
+
+    entries: Mapping[State, int]
+    size: int
+    oldest: float | None
+    outcomes: Mapping[str, int]
+
+
+def is_held(entry: Entry, now: float) -> bool:
+    """Tell whether an entry is being sent: its lease hasn't run out, and no clock was set back."""
+    return entry.state == "leased" and 0.0 < (entry.next_attempt or 0.0) - now <= LEASE
+
+
+class Queue(Protocol):
+    """What every retry queue does; several processes share one. Moments are seconds since 1970.
+
+    All raise QueueUnusable where the queue can't be read or written.
+    """
+
+    def put(
+        self, upload: Upload, described: Described, attempt: Attempt | None, now: float
+    ) -> None:
+        """Keep an instance durably; QueueFull at the limit."""
+
+    def lease(self, now: float) -> Lease | None:
+        """Take the oldest entry whose time has come; one whose lease has run out is among them."""
+
+    def load(self, sop_instance_uid: str) -> Kept:
+        """Return what is kept of an entry; NoSuchEntry, DamagedEntry."""
+
+    def renew(self, leases: Sequence[Lease], now: float) -> None:
+        """Hold leases for `LEASE` seconds from now."""
+
+    def finish(self, sop_instance_uid: str, attempt: Attempt | None = None) -> None:
+        """Let go of an instance that the store has, whoever holds its lease."""
+
+    def put_back(self, lease: Lease, not_before: float, attempt: Attempt | None) -> None:
+        """Let an entry wait on; without an attempt, as if it had not been taken.
+
+        Nothing happens if the lease has run out and somebody else holds the entry, or none is left.
+        """
+
+    def bury(self, lease: Lease, attempt: Attempt) -> None:
+        """Keep an entry as dead, for an operator; as `put_back` if somebody else holds it."""
+
+    def list(self, chosen: Filter, limit: int, after: str = "") -> Page:
+        """Return up to `limit` entries, oldest first, from where the page before ended."""
+
+    def show(self, sop_instance_uid: str) -> Entry:
+        """Return one entry; NoSuchEntry."""
+
+    def revive(self, chosen: Filter, now: float) -> int:
+        """Let dead and pending entries be tried at once; return how many."""
+
+    def drop(self, sop_instance_uid: str, now: float) -> None:
+        """Discard an entry for good; NoSuchEntry, BeingSent."""
+
+    def totals(self) -> Totals:
+        """Count."""

@@ -1,0 +1,133 @@
+"""Any DICOMweb server as a store."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from service.dicom import stow, stow_answer
+from service.dicom.dataset import Instance
+from service.dicom.multipart import Payload
+from service.dicom.outcome import Conflict, Outcome, Rejected, Stored, Unavailable, Verdict
+from service.settings import Settings
+from service.store import read_back, watch
+from service.store.client import MAX_ANSWER, Client
+
+_JSON = {"Accept": "application/dicom+json"}
+_ANY_SYNTAX = "application/dicom; transfer-syntax=*"
+_INSTANCE = {
+    "Accept": f'multipart/related; type="application/dicom"; transfer-syntax=*, {_ANY_SYNTAX}'
+}
+
+
+class DicomwebStore:
+    """A DICOMweb server, reached over connections that are kept and shared by threads."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._url = settings.store_url
+        self._headers = {"Storage-Class": settings.storage_class} if settings.storage_class else {}
+        self._wire: stow.Wire = "part10" if settings.dicomweb_wire == "part10" else "json"
+        self._may_change_wire = settings.dicomweb_wire == "auto"
+        self._asks_before = settings.read_back != "never" and not read_back.is_truthful(settings)
+        self._reads_all = settings.read_back == "always"
+        self._client = Client(settings)
+
+    @property
+    def wire(self) -> stow.Wire:
+        """The wire format in use now."""
+        return self._wire
+
+    def store(
+        self, instances: Sequence[Instance], within: float | None = None
+    ) -> dict[str, Outcome]:
+        """Send instances in one request and return what became of each, by SOP Instance UID.
+
+        A store that has an instance already is asked for it: the same content is a success,
+        other content a refusal.
+
+        Parameters
+        ----------
+        within
+            Seconds after which whatever isn't decided is `Unavailable`; None for no such bound
+            but the timeouts of the settings.
+        """
+        with watch.within(within):
+            before = self._ask(instances)
+            verdicts = self._send(instances)
+            return {
+                uid: self._settled(instance, verdicts[uid], before[uid])
+                for instance in instances
+                for uid in [instance.sop_instance_uid]
+            }
+
+    def store_file(self, data: bytes, sop_instance_uid: str) -> Verdict:
+        """Send one ready DICOM file, byte for byte."""
+        return self._post(stow.package_files([data]), {sop_instance_uid: ""})[sop_instance_uid]
+
+    def unreachable(self) -> str:
+        """Return why the store can't be reached, in no words of its own; "" if it can."""
+        answer = self._client.call("GET", "/studies?limit=1", _JSON)
+        if isinstance(answer, Unavailable):
+            return answer.reason
+        if answer.status == 204:  # nothing found
+            return ""
+        verdict = stow_answer.read_status(answer.status, answer.headers, b"")
+        return verdict.reason if isinstance(verdict, Unavailable) else ""
+
+    def _ask(self, instances: Sequence[Instance]) -> dict[str, read_back.Before]:
+        """Ask which instances are there already, until the store gives no answer."""
+        told: read_back.Before = "unknown" if self._asks_before else "absent"
+        before = {instance.sop_instance_uid: told for instance in instances}
+        for instance in instances if self._asks_before else ():
+            answer = self._client.call("GET", f"{_path(instance)}/metadata", _JSON)
+            if isinstance(answer, Unavailable):
+                break
+            before[instance.sop_instance_uid] = read_back.before(answer)
+        return before
+
+    def _send(self, instances: Sequence[Instance]) -> dict[str, Verdict]:
+        """Post in the current wire format, and in the other where the store doesn't take it."""
+        sop_classes = {each.sop_instance_uid: each.sop_class_uid for each in instances}
+        wire = self._wire
+        verdicts = self._post(stow.package(instances, wire), sop_classes)
+        if wire == "json" and self._may_change_wire and _is_unsupported(verdicts):
+            self._wire = "part10"
+            verdicts = self._post(stow.package(instances, "part10"), sop_classes)
+        return verdicts
+
+    def _post(self, payload: Payload, sop_classes: Mapping[str, str]) -> dict[str, Verdict]:
+        headers = {**_JSON, "Content-Type": payload.content_type, **self._headers}
+        answer = self._client.call("POST", "/studies", headers, payload)
+        if isinstance(answer, Unavailable):
+            return dict.fromkeys(sop_classes, answer)
+        return stow_answer.read_response(*answer, sop_classes)
+
+    def _settled(self, instance: Instance, verdict: Verdict, before: read_back.Before) -> Outcome:
+        """Turn a verdict into an outcome; in doubt, by reading what the store has."""
+        if isinstance(verdict, Rejected | Unavailable):
+            return verdict
+        success = _success(verdict, before, self._url + _path(instance))
+        if isinstance(verdict, Stored) and before == "absent" and not self._reads_all:
+            return success
+        # Much more than was sent is other content, whatever it is.
+        limit = 2 * len(instance.codestream) + MAX_ANSWER
+        answer = self._client.call("GET", _path(instance), _INSTANCE, limit=limit)
+        if isinstance(answer, Unavailable):
+            return answer
+        return read_back.fault(verdict, answer, instance) or success
+
+
+def _success(verdict: Stored | Conflict, before: read_back.Before, url: str) -> Stored:
+    if isinstance(verdict, Conflict):
+        return Stored(url, duplicate=True)
+    duplicate = verdict.duplicate or before == "there"
+    return replace(verdict, retrieve_url=verdict.retrieve_url or url, duplicate=duplicate)
+
+
+def _path(instance: Instance) -> str:
+    return (
+        f"/studies/{instance.study_instance_uid}/series/{instance.series_instance_uid}"
+        f"/instances/{instance.sop_instance_uid}"
+    )
+
+
+def _is_unsupported(verdicts: Mapping[str, Verdict]) -> bool:
+    return all(isinstance(v, Rejected) and v.status == 415 for v in verdicts.values())

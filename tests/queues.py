@@ -1,0 +1,141 @@
+"""Retry queues under test, and what is put into them: uploads that were described for real.
+
+A queue joins the contract suite by one line of `OPENERS`.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pydicom import Dataset
+from pydicom.uid import UID
+
+from service.dicom import attributes, part10
+from service.dicom.dataset import Instance, overlay
+from service.dicom.outcome import Outcome, Rejected, Stored, Unavailable
+from service.dicom.stow import package
+from service.ingest import Attempt, Upload, describe_upload, digest_of
+from service.retry import Entry, Filter, Kept, Lease, Limits, Queue, SqliteQueue
+from tests.describing import PHOTOGRAPH, SAID, rules
+from tests.jpegs import make_jpeg
+
+NOW = 1_700_000_000.0  # seconds since 1970, the morning of every test
+ROOMY = Limits(1_000_000, 1 << 40)
+DOWN = Unavailable("the store is down", status=503)
+REFUSED = Rejected("the store says no", failure_reason=0x0110, status=409)
+
+Opener = Callable[[Path, Limits], AbstractContextManager[Queue]]
+
+
+@contextmanager
+def sqlite_queue(folder: Path, limits: Limits = ROOMY) -> Iterator[SqliteQueue]:
+    """Open the embedded queue."""
+    queue = SqliteQueue(folder, limits)
+    try:
+        yield queue
+    finally:
+        queue.close()
+
+
+OPENERS: Mapping[str, Opener] = {"sqlite": sqlite_queue}
+
+
+@cache
+def picture(number: int = 0) -> bytes:
+    """Return one of many small JPEGs."""
+    return make_jpeg(16, 16, seed=number)
+
+
+def describe(image: bytes, template: str = PHOTOGRAPH, said: Mapping[str, Any] = SAID) -> Kept:
+    """Describe a picture for real; the upload still has its image."""
+    digest, checked = digest_of(image), attributes.parse(said)
+    upload = Upload(image, digest, checked, template, "file", "request")
+    return Kept(upload, describe_upload(upload, rules()))
+
+
+@cache
+def numbered(number: int = 0) -> Kept:
+    """Return an upload of its own for each number; those of a hundred share a study."""
+    said = SAID | {"InstanceNumber": number, "StudyInstanceUID": f"1.2.{number // 100}"}
+    return describe(picture(), said=said)
+
+
+def copies(count: int) -> Sequence[Kept]:
+    """Return many instances cheaply: one that was described, under other UIDs."""
+    upload, described = numbered()
+    return [
+        Kept(upload, replace(described, instance=_renamed(described.instance, f"2.25.{number}")))
+        for number in range(1, count + 1)
+    ]
+
+
+def _renamed(instance: Instance, sop_instance_uid: str) -> Instance:
+    name = Dataset()
+    name.SOPInstanceUID = UID(sop_instance_uid)
+    return replace(instance, dataset=overlay(instance.dataset, name))
+
+
+def uid_of(kept: Kept) -> str:
+    """Return the SOP Instance UID, which is the entry's id."""
+    return kept.described.instance.sop_instance_uid
+
+
+def bodies(instance: Instance) -> tuple[bytes, bytes, bytes]:
+    """Return all that can be made of an instance: both wire formats, and the DICOM file."""
+    file = part10.encode(instance.dataset, instance.codestream, instance.transfer_syntax)
+    wires = (b"".join(package([instance], wire)) for wire in ("json", "part10"))
+    return (*wires, b"".join(file))  # type: ignore[return-value] # mypy can't count a generator
+
+
+def attempt(outcome: Outcome = DOWN, at: float = NOW, wire: str = "json") -> Attempt:
+    """Return one try."""
+    return Attempt(at, outcome, wire)
+
+
+def put(queue: Queue, kept: Kept, tried: Attempt | None = None, now: float = NOW) -> str:
+    """Put an upload into a queue, and return its id."""
+    queue.put(kept.upload, kept.described, tried, now)
+    return uid_of(kept)
+
+
+def leased(queue: Queue, now: float = NOW) -> Lease:
+    """Lease what is surely there."""
+    lease = queue.lease(now)
+    assert lease
+    return lease
+
+
+def everything(queue: Queue, chosen: Filter = Filter()) -> list[Entry]:  # noqa: B008 - a value
+    """Return all entries of a list without pages."""
+    page = queue.list(chosen, 1_000_000)
+    assert page.after == ""
+    return list(page.entries)
+
+
+def uids(queue: Queue, chosen: Filter = Filter()) -> list[str]:  # noqa: B008 - a value
+    """Return the ids of all entries, in their order."""
+    return [entry.sop_instance_uid for entry in everything(queue, chosen)]
+
+
+@dataclass
+class Shelf:
+    """A store that is a list: it answers whatever it is given, at once."""
+
+    answer: Outcome | Exception = field(default_factory=Stored)
+    wire: str = "json"
+    asked: list[str] = field(default_factory=list)
+    deadlines: list[float | None] = field(default_factory=list)
+
+    def store(
+        self, instances: Sequence[Instance], within: float | None = None
+    ) -> dict[str, Outcome]:
+        """Note the instances, and answer the same of each, or raise."""
+        names = [instance.sop_instance_uid for instance in instances]
+        self.asked += names
+        self.deadlines.append(within)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return dict.fromkeys(names, self.answer)

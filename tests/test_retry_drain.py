@@ -1,0 +1,361 @@
+"""What drains the queue, in simulated time: an hour without a store passes in seconds."""
+
+import heapq
+import json
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from random import Random
+from tempfile import mkdtemp
+from typing import Any
+
+import pytest
+
+from service.dicom.dataset import Instance
+from service.dicom.outcome import Outcome, Stored, Unavailable
+from service.errors import JpegstowError, QueueUnusable
+from service.retry import LEASE, Drain, Kept, Lease, Limits, Pace, Queue
+from tests.queues import (
+    DOWN,
+    NOW,
+    REFUSED,
+    Shelf,
+    attempt,
+    copies,
+    everything,
+    numbered,
+    put,
+    sqlite_queue,
+    uid_of,
+    uids,
+)
+
+HOUR = 3600.0
+WEEK = 604_800.0
+POLL = 0.5  # seconds between two looks
+
+
+@dataclass
+class Site:
+    """A store in simulated time, and what it has seen.
+
+    `answers` maps a moment to what a request that begins then comes to, and after how many
+    seconds.
+    """
+
+    answers: Callable[[float], tuple[Outcome, float]]
+    wire: str = "json"
+    now: float = NOW
+    took: float = 0.0
+    begun: list[tuple[float, str]] = field(default_factory=list)
+    ended: list[tuple[float, Outcome]] = field(default_factory=list)
+    stored: list[str] = field(default_factory=list)
+    in_flight: list[int] = field(default_factory=list)
+
+    def store(
+        self,
+        instances: Sequence[Instance],
+        within: float | None = None,  # noqa: ARG002
+    ) -> dict[str, Outcome]:
+        (name,) = [instance.sop_instance_uid for instance in instances]
+        self.begun.append((self.now, name))
+        outcome, self.took = self.answers(self.now)
+        self.ended.append((self.now + self.took, outcome))
+        if outcome == Stored():
+            self.stored.append(name)
+        return {name: outcome}
+
+
+def run(site: Site, queue: Queue, drain: Drain, arrivals: Sequence[tuple[float, Kept]]) -> None:
+    """Let uploads arrive at their moments, and drain until the queue is empty."""
+    order = count()
+    events: list[tuple[float, int, Any]] = [(at, next(order), kept) for at, kept in arrivals]
+    heapq.heapify(events)
+    renewed = site.now
+    while events or any(queue.totals().entries.values()):
+        if events and events[0][0] <= site.now + POLL:
+            site.now, _, event = heapq.heappop(events)
+            if isinstance(event, Kept):
+                put(queue, event, None, site.now)
+            else:
+                lease, outcome = event
+                drain.settle(lease, outcome, site.now)
+        else:
+            site.now += POLL
+        if site.now - renewed > LEASE / 3:
+            drain.renew(site.now)
+            renewed = site.now
+        while lease := drain.take(site.now):
+            outcome = drain.send(lease)
+            heapq.heappush(events, (site.now + site.took, next(order), (lease, outcome)))
+            site.in_flight.append(len(drain.held))
+
+
+def drain_of(queue: Queue, store: Any, concurrency: int = 4, max_age: float = WEEK) -> Drain:
+    return Drain(queue, store, Pace(concurrency, max_age), lambda: 1.0)
+
+
+@pytest.fixture
+def fast_queue() -> Iterator[Queue]:
+    """Open a queue where flushing costs nothing, if there is such a place."""
+    memory = Path("/dev/shm")
+    folder = Path(mkdtemp(dir=memory if memory.is_dir() else None))
+    with sqlite_queue(folder) as queue:
+        yield queue
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def queue(tmp_path: Path) -> Iterator[Queue]:
+    with sqlite_queue(tmp_path / "queue") as opened:
+        yield opened
+
+
+def during(site: Site, start: float, end: float) -> list[tuple[float, str]]:
+    return [one for one in site.begun if start <= one[0] < end]
+
+
+def most_at_once(site: Site, start: float, end: float) -> int:
+    """Count the requests that were on their way together, of those begun between two moments."""
+    spans = [
+        (begin, until)
+        for (begin, _), (until, _) in zip(site.begun, site.ended, strict=True)
+        if start <= begin < end
+    ]
+    return max(sum(a <= begin < b for a, b in spans) for begin, _ in spans)
+
+
+def check_ramp(site: Site, back: float, concurrency: int) -> None:
+    """Hold each request after an outage to one more at once for each success before it."""
+    successes = [at for at, outcome in site.ended if at >= back and outcome == Stored()]
+    for (begin, _), flying in zip(site.begun, site.in_flight, strict=True):
+        earlier = sum(at <= begin for at in successes[:concurrency])
+        assert begin < back or flying <= min(concurrency, 1 + earlier)
+
+
+def check_order(site: Site, back: float) -> None:
+    """Of what was not tried before, the oldest was sent first."""
+    before = {name for begin, name in site.begun if begin < back}
+    fresh = [int(name[5:]) for begin, name in site.begun if begin >= back and name not in before]
+    assert fresh == sorted(fresh)
+
+
+@pytest.mark.parametrize(("concurrency", "uploads"), [(4, 160), (16, 600)])
+def test_an_hour_without_a_store_costs_few_requests_and_no_instance(
+    fast_queue: Queue, concurrency: int, uploads: int
+) -> None:
+    random = Random(concurrency)
+    start, back = NOW + 30.0, NOW + 30.0 + HOUR
+
+    def answers(now: float) -> tuple[Outcome, float]:
+        return (DOWN, random.uniform(0.01, 20.0)) if start <= now < back else (Stored(), 3.0)
+
+    site = Site(answers)
+    burst = uploads // 4  # so that as many as may be are on their way when the outage begins
+    moments = [NOW] * burst + sorted(random.uniform(NOW, back) for _ in range(uploads - burst))
+    arrivals = list(zip(moments, copies(uploads), strict=True))
+    drain = Drain(fast_queue, site, Pace(concurrency, WEEK), random.random)
+    run(site, fast_queue, drain, arrivals)
+    assert sorted(site.stored) == sorted(uid_of(kept) for _, kept in arrivals)
+    assert max(site.in_flight) == concurrency
+    assert len(during(site, start, back)) <= 2 * concurrency + HOUR / 30 + 10
+    # What was sent before the outage may still succeed for three seconds.
+    failures = sorted(at for at, outcome in site.ended if outcome == DOWN and at > start + 3.0)
+    assert most_at_once(site, failures[2] + 0.001, back) == 1
+    check_ramp(site, back, concurrency)
+    check_order(site, back)
+    assert fast_queue.totals().outcomes["stored"] == uploads
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_a_store_that_names_a_time_is_asked_nothing_before(queue: Queue, status: int) -> None:
+    busy = Unavailable("busy", retry_after=90.0, status=status)
+    back = NOW + 400.0
+    site = Site(lambda now: (busy, 1.0) if now < back else (Stored(), 0.1))
+    arrivals = [(NOW + n / 10, kept) for n, kept in enumerate(copies(40))]
+    run(site, queue, drain_of(queue, site), arrivals)
+    told = [at for at, outcome in site.ended if outcome == busy]
+    assert 4 <= len(told) <= 9
+    for at in told:
+        assert during(site, at, at + 90.0) == []
+    assert len(site.stored) == len(set(site.stored)) == 40
+    check_ramp(site, back, 4)
+
+
+def once(drain: Drain, now: float) -> Outcome:
+    """Send one entry, and settle it."""
+    lease = taken(drain, now)
+    outcome = drain.send(lease)
+    drain.settle(lease, outcome, now)
+    return outcome
+
+
+def taken(drain: Drain, now: float) -> Lease:
+    lease = drain.take(now)
+    assert lease
+    return lease
+
+
+def logged(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+
+def test_wrong_credentials_are_never_given_up_and_are_loud(
+    queue: Queue, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = put(queue, numbered())
+    denied = Unavailable("the store doesn't accept them (401)", status=401, operator=True)
+    drain = drain_of(queue, Shelf(denied))
+    for day in range(30):
+        assert once(drain, NOW + 86_400 * day) == denied
+    entry = queue.show(name)
+    assert (entry.state, entry.attempts) == ("pending", 30)
+    lines = logged(capsys)
+    assert [line["severity"] for line in lines] == ["ERROR"] * 30
+    assert lines[-1] | {"time": ""} == {
+        "severity": "ERROR",
+        "message": "retry",
+        "time": "",
+        "SOPInstanceUID": name,
+        "outcome": "unavailable",
+        "reason": "status 401",
+        "attempts": 30,
+    }
+
+
+def test_what_has_waited_for_too_long_is_given_up(queue: Queue) -> None:
+    name = put(queue, numbered())
+    drain = drain_of(queue, Shelf(DOWN), max_age=100.0)
+    once(drain, NOW)
+    assert queue.show(name).state == "pending"
+    once(drain, NOW + 100)
+    entry = queue.show(name)
+    assert (entry.state, entry.attempts, entry.reason) == ("dead", 2, DOWN.reason)
+
+
+def test_a_refusal_is_for_the_operator(queue: Queue, capsys: pytest.CaptureFixture[str]) -> None:
+    name = put(queue, numbered())
+    once(drain_of(queue, Shelf(REFUSED)), NOW)
+    assert (queue.show(name).state, queue.show(name).reason) == ("dead", REFUSED.reason)
+    (line,) = logged(capsys)
+    assert (line["severity"], line["reason"]) == ("ERROR", "status 409, failure reason 0110H")
+
+
+def damage(folder: Path, name: str) -> None:
+    (folder / "entries" / name).write_bytes(b"not what was written")
+
+
+def test_a_damaged_entry_is_dead_and_says_why(queue: Queue, tmp_path: Path) -> None:
+    name = put(queue, numbered())
+    damage(tmp_path / "queue", name)
+    shelf = Shelf()
+    once(drain_of(queue, shelf), NOW)
+    assert shelf.asked == []
+    assert queue.show(name).state == "dead"
+    assert "damaged or gone" in queue.show(name).reason
+
+
+def test_a_damaged_entry_says_nothing_of_the_store(queue: Queue, tmp_path: Path) -> None:
+    names = [put(queue, numbered(n)) for n in range(6)]
+    damage(tmp_path / "queue", names[3])
+    shelf = Shelf(DOWN)
+    drain = drain_of(queue, shelf)
+    for _ in range(3):
+        once(drain, NOW)
+    assert drain.take(NOW) is None
+    lease = taken(drain, NOW + 1)
+    assert lease.entry.sop_instance_uid == names[3]
+    drain.settle(lease, drain.send(lease), NOW + 1)
+    taken(drain, NOW + 1)
+    assert drain.take(NOW + 1) is None  # nobody has said that the store is back
+
+
+def test_an_unforeseen_error_is_an_attempt_that_failed(
+    queue: Queue, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names = [put(queue, numbered(n)) for n in range(4)]
+    shelf = Shelf(ZeroDivisionError("Yamada^Tarou"))
+    drain = drain_of(queue, shelf)
+    for _ in range(3):
+        once(drain, NOW)
+    assert drain.take(NOW) is None
+    assert [entry.attempts for entry in everything(queue)] == [1, 1, 1, 0]
+    assert queue.show(names[0]).reason == "the service failed (ZeroDivisionError)"
+    text = capsys.readouterr().out
+    assert "ZeroDivisionError" in text
+    assert "Yamada" not in text
+    shelf.answer = Stored()
+    for second in range(10, 14):
+        once(drain, NOW + second)
+    assert uids(queue) == []
+
+
+def test_an_entry_that_is_gone_is_no_attempt(queue: Queue) -> None:
+    put(queue, numbered())
+    shelf = Shelf(DOWN)
+    drain = drain_of(queue, shelf)
+    lease = taken(drain, NOW)
+    queue.finish(lease.entry.sop_instance_uid)
+    outcome = drain.send(lease)
+    drain.settle(lease, outcome, NOW)
+    assert (shelf.asked, uids(queue), queue.totals().outcomes) == ([], [], {})
+
+
+def test_what_cannot_be_settled_comes_back_when_its_lease_runs_out(
+    queue: Queue, tmp_path: Path
+) -> None:
+    name = put(queue, numbered())
+    drain = drain_of(queue, Shelf())
+    lease = taken(drain, NOW)
+    outcome = drain.send(lease)
+    lock = tmp_path / "queue" / "write.lock"
+    lock.unlink()
+    lock.mkdir()
+    with pytest.raises(QueueUnusable):
+        drain.settle(lease, outcome, NOW)
+    lock.rmdir()
+    assert drain.held == []
+    assert drain.take(NOW + LEASE - 1) is None
+    assert once(drain, NOW + LEASE) == Stored()
+    assert uids(queue) == []
+    assert name
+
+
+def test_a_queue_that_cannot_be_read_costs_no_probe(queue: Queue, tmp_path: Path) -> None:
+    for n in range(4):
+        put(queue, numbered(n))
+    drain = drain_of(queue, Shelf(DOWN))
+    for _ in range(3):
+        once(drain, NOW)
+    lock = tmp_path / "queue" / "write.lock"
+    lock.unlink()
+    lock.mkdir()
+    with pytest.raises(JpegstowError):
+        drain.take(NOW + 1)
+    lock.rmdir()
+    assert once(drain, NOW + 1) == DOWN
+
+
+def test_what_is_put_back_was_never_taken(queue: Queue) -> None:
+    before = [queue.show(put(queue, numbered(n))) for n in range(3)]
+    drain = drain_of(queue, Shelf())
+    for _ in range(2):
+        once(drain, NOW)
+    drain.put_back_all(NOW)
+    taken(drain, NOW)
+    assert len(drain.held) == 1
+    drain.put_back_all(NOW)
+    assert drain.held == []
+    assert everything(queue) == before[2:]
+
+
+def test_a_full_queue_drains(tmp_path: Path) -> None:
+    with sqlite_queue(tmp_path / "full", Limits(3, 1 << 30)) as full:
+        for n in range(3):
+            put(full, numbered(n), attempt())
+        drain = drain_of(full, Shelf())
+        for _ in range(3):
+            once(drain, NOW)
+        assert uids(full) == []
