@@ -3,12 +3,15 @@
 import fcntl
 import os
 import tempfile
+import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from service.dicom.codestream import Buffer
+
+_PATIENCE: Final = 15.0  # seconds
 
 
 @contextmanager
@@ -48,10 +51,32 @@ def flush_folder(folder: Path) -> None:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold an exclusive lock among all threads and processes; a death releases it."""
+    """Hold an exclusive lock among all threads and processes; a death releases it.
+
+    Raises
+    ------
+    TimeoutError
+        If another process, perhaps a stopped one, has held it for `_PATIENCE` seconds.
+    """
     with path.open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+        _lock(file, fcntl.LOCK_EX)
         yield
+
+
+def _lock(file: BinaryIO, kind: int) -> None:
+    end = time.monotonic() + _PATIENCE
+    pause = 0.0005
+    while True:
+        try:
+            fcntl.flock(file, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                message = f"another process has held {Path(file.name).name} for {_PATIENCE:g} s"
+                raise TimeoutError(message) from None
+            time.sleep(pause)
+            pause = min(0.02, 2 * pause)
+        else:
+            return
 
 
 @contextmanager
@@ -68,9 +93,9 @@ def opening(path: Path) -> Iterator[tuple[BinaryIO, bool]]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             alone = True
         if not alone:
-            fcntl.flock(file, fcntl.LOCK_SH)
+            _lock(file, fcntl.LOCK_SH)
         yield file, alone
-        fcntl.flock(file, fcntl.LOCK_SH)
+        fcntl.flock(file, fcntl.LOCK_SH)  # from exclusive: it never waits
     except BaseException:
         file.close()
         raise

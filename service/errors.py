@@ -13,7 +13,12 @@ An instance says what is wrong, where, and how to mend it. No text ever holds an
     ├── DamagedJpeg           422  truncated, malformed; `where` is a byte offset
     ├── BadTemplate           500  a template file of the operator's
     ├── BadSettings           500  the configuration; lists every problem at once
+    ├── Unauthorized          401  a push request without a token that can be trusted
+    ├── Forbidden             403  a push request whose token is somebody else's
+    ├── ObjectGone            404  a bucket holds no such object, or not in that generation
+    ├── ObjectUnavailable     503  a bucket can't be read now, or not by us
     ├── NoSuchEntry           404  the retry queue doesn't hold it, or no longer
+    ├── EntryChanged          409  an entry isn't any more what somebody took it for
     ├── BeingSent             409  an entry can't be changed while it is on its way
     ├── DamagedEntry          500  what the retry queue kept of an instance is damaged or gone
     ├── QueueFull             503  the retry queue has reached its limit
@@ -114,6 +119,39 @@ class DamagedJpeg(JpegstowError):
     reason = "damaged-jpeg"
 
 
+class Unauthorized(JpegstowError):
+    """A request without a token, or with one that can't be trusted."""
+
+    http_status = 401
+    title = "Unauthorized"
+    reason = "unauthorized"
+
+
+class Forbidden(JpegstowError):
+    """A request whose token is good, but is not that of whom we take requests from."""
+
+    http_status = 403
+    title = "Forbidden"
+    reason = "forbidden"
+
+
+class ObjectGone(JpegstowError):
+    """A bucket holds no such object, or no longer in the generation that was asked for."""
+
+    http_status = 404
+    title = "Object gone"
+    reason = "object-gone"
+
+
+class ObjectUnavailable(JpegstowError):
+    """A bucket that can't be read now, or not with the rights that we have."""
+
+    http_status = 503
+    transient = True
+    title = "Object unavailable"
+    reason = "object-unavailable"
+
+
 class NoSuchEntry(JpegstowError):
     """The retry queue holds no such entry; it may have been stored meanwhile."""
 
@@ -129,6 +167,14 @@ class BeingSent(JpegstowError):
     transient = True
     title = "Being sent"
     reason = "being-sent"
+
+
+class EntryChanged(JpegstowError):
+    """An entry of the retry queue has become another since somebody looked at it."""
+
+    http_status = 409
+    title = "Entry changed"
+    reason = "entry-changed"
 
 
 class DamagedEntry(JpegstowError):

@@ -25,7 +25,7 @@ from service.dicom.normalise import (
     from_jpeg2000,
     normalise,
 )
-from service.dicom.outcome import Outcome, Rejected, Stored
+from service.dicom.outcome import Outcome, Stored
 from service.dicom.soundness import check_size
 from service.dicom.template import Template
 from service.errors import JpegstowError, UnknownTemplate
@@ -75,6 +75,16 @@ class Attempt:
     outcome: Outcome
     wire: str
 
+    @property
+    def asked(self) -> bool:
+        """Whether a store was asked."""
+        return isinstance(self.outcome, Stored) or self.outcome.asked
+
+    @property
+    def reason(self) -> str:
+        """Why the instance isn't stored; empty if it is."""
+        return "" if isinstance(self.outcome, Stored) else self.outcome.reason
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -114,7 +124,8 @@ class RetryQueue(Protocol):
     ) -> None:
         """Keep an instance, so that no crash loses it: for another try, or dead if rejected.
 
-        Without an attempt nobody has asked the store yet. Putting it again is harmless.
+        An attempt that asked no store isn't counted. Putting it again is harmless: one that waits
+        already is sent as it was put first.
 
         Raises
         ------
@@ -258,9 +269,8 @@ def _settled(
         with suppress(JpegstowError):
             queue.finish(described.instance.sop_instance_uid)
         return Result(upload, described, outcome)
-    asked = isinstance(outcome, Rejected) or outcome.asked
     try:
-        queue.put(upload, described, attempt if asked else None, attempt.at)
+        queue.put(upload, described, attempt, attempt.at)
     except JpegstowError as error:
         return Result(upload, described, error)
     return Result(upload, described, outcome, kept=True)

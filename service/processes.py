@@ -15,9 +15,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Final
 
+from service import telemetry
 from service.settings import Settings
 
-GRACE: Final = 8  # seconds; Cloud Run kills after 10
+GRACE: Final = 7  # seconds; Cloud Run kills after 10
 
 # gunicorn looks first into the working folder, where another package may be named service.
 _RUN: Final = "import service.wsgi; from gunicorn.app.wsgiapp import run; run(prog='gunicorn')"
@@ -131,10 +132,15 @@ def supervise(commands: Mapping[str, Sequence[str]], health: str) -> int:
 def _start_again(
     running: dict[str, subprocess.Popen[bytes]], commands: Mapping[str, Sequence[str]]
 ) -> None:
-    ended = [name for name, process in running.items() if process.poll() is not None]
-    if ended and "service" not in ended:
+    ended = {name: process.poll() for name, process in running.items()}
+    dead = {name: status for name, status in ended.items() if status is not None}
+    if dead and "service" not in dead:
         time.sleep(1)  # one that can't start shan't take the whole machine
-        running |= {name: _start(commands[name]) for name in ended}
+        for name, status in dead.items():
+            telemetry.log(
+                "ERROR", "a process has ended, and is started again", name=name, status=status
+            )
+            running[name] = _start(commands[name])
 
 
 def _stop_on_signals() -> Callable[[], bool]:

@@ -1,6 +1,5 @@
 """The retry queue over HTTP: what waits and why; try it again, describe it anew, discard it."""
 
-import json
 import re
 import time
 from collections.abc import Iterator
@@ -12,12 +11,12 @@ from flask import Blueprint, Flask, Response, request
 
 from service import telemetry
 from service.answers import Answer, json_answer
-from service.dicom import stow
+from service.dicom import json_model, stow
 from service.dicom.codestream import Codestream
-from service.errors import BadRequest, BeingSent, NoSuchEntry, TooLarge
+from service.errors import BadRequest, NoSuchEntry, TooLarge
 from service.ingest import Rules
 from service.retry import STATES, Filter, Kept, Queue, shown
-from service.retry.mend import mend
+from service.retry.mend import Correction, mend, retry
 
 _ROOT: Final = "/v1/queue"
 _FILTERS: Final = ("state", "reason", "study")
@@ -46,19 +45,22 @@ def add_queue(app: Flask, queue: Queue, rules: Rules) -> None:
 
     @api.get(f"{_ROOT}/<name>")
     def show(name: str) -> Response:
-        entry = queue.show(name)
-        return json_answer(shown.whole_as_json(entry, queue.load(name)))
+        return json_answer(shown.whole_as_json(queue.show(name), shown.loaded(queue, name)))
 
     @api.get(f"{_ROOT}/<name>/image")
     def image(name: str) -> Response:
         return _image(name, queue.load(name))
 
     @api.post(f"{_ROOT}/<name>/retry")
-    def retry(name: str) -> Response:
-        said = _said()
-        return _accepted(
-            queue, _mended(queue, name, said, rules) if said else _revived(queue, name)
-        )
+    def retry_one(name: str) -> Response:
+        correction = _correction()
+        if correction is None:
+            retry(queue, name, time.time())
+            telemetry.log("INFO", "queue retry", SOPInstanceUID=name)
+            return _accepted(queue, name)
+        mended = mend(queue, name, correction, rules, time.time())
+        telemetry.log("INFO", "queue mend", SOPInstanceUID=mended, replaces=name)
+        return _accepted(queue, mended)
 
     @api.delete(f"{_ROOT}/<name>")
     def drop(name: str) -> Response:
@@ -138,24 +140,6 @@ def _blocks(codestream: Codestream) -> Iterator[bytes]:
             yield bytes(piece[start : start + _BLOCK])
 
 
-def _revived(queue: Queue, name: str) -> str:
-    if not queue.revive(Filter(instance=name), time.time()):
-        queue.show(name)
-        raise BeingSent(
-            "the entry is being sent at this moment",
-            where="id",
-            mend="look again in half a minute: it may be stored by then",
-        )
-    telemetry.log("INFO", "queue retry", SOPInstanceUID=name)
-    return name
-
-
-def _mended(queue: Queue, name: str, said: dict[str, Any], rules: Rules) -> str:
-    mended = mend(queue, name, said, rules, time.time())
-    telemetry.log("INFO", "queue mend", SOPInstanceUID=mended, replaces=name)
-    return mended
-
-
 def _accepted(queue: Queue, name: str) -> Response:
     """Answer with the entry as it is now, or with its bare name if it has just been stored."""
     try:
@@ -167,11 +151,8 @@ def _accepted(queue: Queue, name: str) -> Response:
     return response
 
 
-def _said() -> dict[str, Any]:
-    """Return what a body says of an entry: attributes by keyword, and ``template``.
-
-    Empty if nothing is to be described anew.
-    """
+def _correction() -> Correction | None:
+    """Return what a body says better of an entry; None if nothing is to be described anew."""
     model = _json_body()
     if not isinstance(model, dict) or not set(model) <= {"attributes", "template"}:
         raise _not_understood("the body isn't an object of attributes and template", "body")
@@ -180,7 +161,7 @@ def _said() -> dict[str, Any]:
         raise _not_understood("attributes isn't an object", "attributes")
     if not isinstance(template, str):
         raise _not_understood("template isn't a template's name", "template")
-    return attributes | ({"template": template} if template else {})
+    return Correction(attributes, template) if attributes or template else None
 
 
 def _json_body() -> Any:
@@ -191,22 +172,11 @@ def _json_body() -> Any:
     if len(data) > _LONGEST_BODY:
         raise TooLarge(f"the body is longer than {_LONGEST_BODY} bytes", where="body")
     try:
-        return json.loads(data or b"{}", object_pairs_hook=_once, parse_constant=_no_constant)
-    except (RecursionError, ValueError) as error:
+        return json_model.loads(data or b"{}")
+    except ValueError as error:
         raise _not_understood("the body isn't usable JSON", "body") from error
 
 
 def _not_understood(detail: str, where: str) -> BadRequest:
     mend = 'send nothing, or an object such as {"attributes": {"PatientID": "P-7"}}'
     return BadRequest(detail, where=where, mend=mend)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name is there twice")
-    return found
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(name)

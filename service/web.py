@@ -19,7 +19,7 @@ from service.errors import BadRequest, JpegstowError
 from service.ingest import Described, Result, Rules, ingest
 from service.queue_api import add_queue
 from service.receive import UploadRequest, uploads
-from service.retry import Breaker, GuardedStore, SqliteQueue, UnaskedStore
+from service.retry import Breaker, GuardedStore, Queue, UnaskedStore
 from service.settings import Settings
 from service.store import DicomwebStore
 
@@ -28,7 +28,7 @@ _CLIENT_TIMEOUT: Final = 30.0  # seconds without a byte from the client
 _PATIENCE: Final = 10.0  # seconds that a refused request may go on
 
 
-def create_app(rules: Rules, store: DicomwebStore, queue: SqliteQueue, settings: Settings) -> Flask:
+def create_app(rules: Rules, store: DicomwebStore, queue: Queue, settings: Settings) -> Flask:
     """Return the service as a WSGI application."""
     guarded = GuardedStore(store, Breaker(), settings.store_deadline)
     app = Flask("jpegstow", static_folder=None)
@@ -56,20 +56,7 @@ def create_app(rules: Rules, store: DicomwebStore, queue: SqliteQueue, settings:
 
     @app.get("/readyz")
     def readyz() -> Response:
-        # Without the store uploads still are taken, and kept; without the queue none is.
-        checks = {
-            "store": store.unreachable(),
-            "retry queue": queue.unusable(),
-            "libturbojpeg": _transforms_missing(),
-        }
-        needed = ["retry queue", *(["libturbojpeg"] if rules.policy.verify else [])]
-        ready = not any(checks[name] for name in needed)
-        status = "ok" if not any(checks.values()) else "degraded" if ready else "unavailable"
-        told = {name: reason or "ok" for name, reason in checks.items()}
-        return json_answer(
-            {"status": status, "checks": told},
-            HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE,
-        )
+        return _readiness(store, queue, needs_library=rules.policy.verify)
 
     @app.before_request
     def lose_patience() -> None:
@@ -90,6 +77,23 @@ def create_app(rules: Rules, store: DicomwebStore, queue: SqliteQueue, settings:
     app.register_error_handler(TimeoutError, _stalled)
     app.register_error_handler(Exception, _unforeseen)
     return app
+
+
+def _readiness(store: DicomwebStore, queue: Queue, *, needs_library: bool) -> Response:
+    """Answer whether uploads can be taken: as long as the queue can, with or without the store."""
+    checks = {
+        "store": store.unreachable(),
+        "retry queue": queue.unusable(),
+        "libturbojpeg": _transforms_missing(),
+    }
+    needed = ["retry queue", *(["libturbojpeg"] if needs_library else [])]
+    ready = not any(checks[name] for name in needed)
+    status = "ok" if not any(checks.values()) else "degraded" if ready else "unavailable"
+    told = {name: reason or "ok" for name, reason in checks.items()}
+    return json_answer(
+        {"status": status, "checks": told},
+        HTTPStatus.OK if ready else HTTPStatus.SERVICE_UNAVAILABLE,
+    )
 
 
 def _transforms_missing() -> str:
@@ -132,7 +136,7 @@ def _answer(result: Result) -> Answer:
             }
         case Rejected() as rejected:
             kind = "rejected-by-store", "The store refused the instance", rejected.reason
-            mend = "the retry queue keeps it: have it described anew there, or drop it"
+            mend = "the retry queue keeps it: POST better attributes to its /retry, or DELETE it"
             return problem_of(HTTPStatus.BAD_GATEWAY, kind, mend) | _kept(facts) | facts
         case Unavailable() as unavailable:
             said = {"outcome": "queued", "reason": unavailable.reason}
@@ -231,18 +235,27 @@ def _log(result: Result, started: float) -> None:
     """Write the one line of an upload: UIDs, sizes, what was done, outcome, milliseconds."""
     outcome = result.outcome
     facts = _facts(result.described) if result.described else {}
+    queued = result.kept and isinstance(outcome, Unavailable)
     telemetry.log(
-        "INFO" if isinstance(outcome, Stored) else "WARNING",
+        _severity(outcome),
         "upload",
         source=result.upload.source,
         template=result.upload.template if result.described else None,
-        outcome="queued" if result.kept else type(outcome).__name__.lower(),
+        outcome="queued" if queued else type(outcome).__name__.lower(),
         reason=_logged_reason(outcome),
         bytes_in=len(result.upload.image),
         bytes_out=len(result.described.instance.codestream) if result.described else None,
         milliseconds=round((time.monotonic() - started) * 1000, 1),
         **facts,
     )
+
+
+def _severity(outcome: Outcome | JpegstowError) -> telemetry.Severity:
+    """Return how loud an outcome is: what only an operator can mend is an error."""
+    if isinstance(outcome, Stored):
+        return "INFO"
+    operator = isinstance(outcome, Unavailable) and outcome.operator
+    return "ERROR" if operator or isinstance(outcome, Rejected) else "WARNING"
 
 
 def _logged_reason(outcome: Outcome | JpegstowError) -> str:

@@ -17,15 +17,45 @@ from service.dicom import attributes, part10
 from service.dicom.dataset import Instance, overlay
 from service.dicom.outcome import Outcome, Rejected, Stored, Unavailable
 from service.dicom.stow import package
-from service.ingest import Attempt, Upload, describe_upload, digest_of
-from service.retry import Entry, Filter, Kept, Lease, Limits, Queue, SqliteQueue
+from service.ingest import Attempt, Store, Upload, describe_upload, digest_of
+from service.retry import (
+    Drain,
+    Entry,
+    Filter,
+    Kept,
+    Lease,
+    Limits,
+    Pace,
+    Queue,
+    SqliteQueue,
+)
 from tests.describing import PHOTOGRAPH, SAID, rules
 from tests.jpegs import make_jpeg
 
+WEEK = 604_800.0  # seconds, the default of RETRY_MAX_AGE
 NOW = 1_700_000_000.0  # seconds since 1970, the morning of every test
 ROOMY = Limits(1_000_000, 1 << 40)
 DOWN = Unavailable("the store is down", status=503)
 REFUSED = Rejected("the store says no", failure_reason=0x0110, status=409)
+
+# What is shown of an entry, over HTTP and by the commands.
+ENTRY_KEYS = [
+    "id",
+    "state",
+    "SOPInstanceUID",
+    "SeriesInstanceUID",
+    "StudyInstanceUID",
+    "SOPClassUID",
+    "TransferSyntaxUID",
+    "template",
+    "source",
+    "wire",
+    "bytes",
+    "first_seen",
+    "attempts",
+    "next_attempt",
+    "reason",
+]
 
 Opener = Callable[[Path, Limits], AbstractContextManager[Queue]]
 
@@ -106,6 +136,11 @@ def leased(queue: Queue, now: float = NOW) -> Lease:
     lease = queue.lease(now)
     assert lease
     return lease
+
+
+def drain_of(queue: Queue, store: Store, concurrency: int = 4, max_age: float = WEEK) -> Drain:
+    """Drain a queue into a store, with the longest waits that there may be."""
+    return Drain(queue, store, Pace(concurrency, max_age), lambda: 1.0)
 
 
 def everything(queue: Queue, chosen: Filter = Filter()) -> list[Entry]:  # noqa: B008 - a value

@@ -1,5 +1,6 @@
 """The DICOM JSON model there and back: PS3.18 Annex F."""
 
+import json
 from typing import Any
 
 import pytest
@@ -128,3 +129,47 @@ def test_any_json_is_read_or_refused(model: JsonObject) -> None:
     except ValueError:
         return
     assert len(dataset) <= len(model)
+
+
+def test_what_is_json_is_read() -> None:
+    text = '{"a": [1, -2.5e3, "é", true, null, {}], "b": {"a": 1}, "": [{"a": 2}, {"a": 3}]}'
+    expected = json.loads(text)
+    for encoded in (text, text.encode(), text.encode("utf-16")):
+        assert json_model.loads(encoded) == expected
+
+
+BAD_JSON: dict[str, bytes | str] = {
+    "nothing": "",
+    "half of it": '{"PatientID": "Zebedee"',
+    "more than it": '{} "Zebedee"',
+    "a bare word": "Zebedee",
+    "other bytes": b'{"PatientID": "Zebedee\xff"}',
+    "a name twice": '{"Zebedee": 1, "Zebedee": 1}',
+    "a name twice within": '[{"a": {"Zebedee": "Zebedee", "b": 1, "Zebedee": "x"}}]',
+    "a name twice, once escaped": '{"Zebedee": 1, "\\u005aebedee": 2}',
+    "not a number": '{"Zebedee": NaN}',
+    "infinity": "[Infinity]",
+    "the other infinity": "[-Infinity]",
+    "arrays without end": "[" * 200_000,
+    "objects without end": '{"Zebedee":' * 200_000,
+    "arrays so deep, and their end": "[" * 200_000 + "]" * 200_000,
+    "a huge integer": "9" * 400_000,
+    "a huge integer within": b'{"Zebedee": -' + b"7" * 5_000 + b"}",
+    "a line break in a text": '"Zebedee\n"',
+    "an escape that isn't one": r'"Zebedee\x"',
+}
+
+
+@pytest.mark.parametrize("text", BAD_JSON.values(), ids=BAD_JSON)
+def test_what_is_no_strict_json_is_refused_without_its_values(text: bytes | str) -> None:
+    with pytest.raises(ValueError, match=r"\w") as caught:
+        json_model.loads(text)
+    assert "Zebedee" not in str(caught.value)
+    assert "77777" not in str(caught.value)
+
+
+@given(JSON)
+def test_what_was_written_is_read_back(model: Any) -> None:
+    text = json.dumps(model)
+    if "NaN" not in text and "Infinity" not in text:
+        assert json_model.loads(text) == model

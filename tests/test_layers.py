@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "metrics": {"retry"},
     "web": LINE | {"store", "retry", "receive", "answers", "queue_api"},
     "queue_api": LINE | {"retry", "answers", "metrics"},
-    "processes": {"settings"},
+    "processes": {"settings", "telemetry"},
     "sending": LINE | {"store", "sending"},
     "census": LINE | {"sending", "census"},
     "dicomweb": LEAVES | {"dicom", "archive", "dicomweb"},

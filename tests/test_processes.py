@@ -1,5 +1,6 @@
 """The processes of `jpegstow serve`: they end together, start again, and leave nothing behind."""
 
+import json
 import os
 import signal
 import socket
@@ -77,6 +78,15 @@ def test_an_archive_that_dies_is_started_again_and_nothing_is_lost(first: Servin
     again = first.post(JPEG, PatientID="P-7")
     assert (again.status_code, again.json()["instances"][0]["outcome"]) == (200, "already stored")
     assert set(archive_of(first)).isdisjoint(dead)
+    assert -signal.SIGKILL in restarts(first, "archive")
+
+
+def restarts(serving: Serving, name: str) -> list[int]:
+    """Return the exit statuses after which a process was started again, as the log tells."""
+    texts = [text for text in serving.log.read_text().splitlines() if text.startswith("{")]
+    told = [line for line in map(json.loads, texts) if "started again" in line["message"]]
+    assert {line["severity"] for line in told} <= {"ERROR"}
+    return [line["status"] for line in told if line["name"] == name]
 
 
 def test_what_drains_the_queue_is_started_again(first: Serving) -> None:
@@ -84,6 +94,7 @@ def test_what_drains_the_queue_is_started_again(first: Serving) -> None:
     dead = retries_of(first)
     kill(dead)
     wait_until(lambda: len(retries_of(first)) == 1 and retries_of(first) != dead)
+    assert -signal.SIGKILL in restarts(first, "retry 0")
 
 
 def test_nothing_drains_the_queue_where_that_is_told(tmp_path: Path) -> None:

@@ -1,88 +1,27 @@
-"""What an operator sees of the retry queue over HTTP, and what he can do about it."""
+"""What an operator sees of the retry queue over HTTP."""
 
 import json
-import re
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import pytest
-from flask.testing import FlaskClient
-from prometheus_client.parser import text_string_to_metric_families
-from werkzeug.test import TestResponse
 
-from service import assemble, metrics
-from service.retry import Drain, Filter, Lease, Limits, Pace, SqliteQueue, Totals
-from service.store import DicomwebStore
-from service.web import create_app
 from tests.jpegs import make_jpeg, picture
-from tests.peers import ScriptedServer, Step, failed, instances_in, parts_of, stored, unavailable
-from tests.serving import client_for, form, only, post, settings_for, upload
-
-JPEG = make_jpeg()
-PROBLEM = "application/problem+json"
-QUEUE = "/v1/queue"
-PLANTED = ["Quixote", "Dulcinea", "Rocinante"]
-SAID = {"PatientID": "Rocinante-7", "PatientName": "Quixote^Alonso", "StudyID": "Dulcinea"}
-MOMENT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
-NOBODY = "http://127.0.0.1:9/dicomWeb"
-
-
-@dataclass(frozen=True)
-class Service:
-    """The service, the store behind it, and its queue as another process sees it."""
-
-    client: FlaskClient
-    store: ScriptedServer
-    queue: SqliteQueue
-    folder: Path
-
-    def queued(self, key: str = "", jpeg: bytes = JPEG, **said: str) -> str:
-        """Put an instance into the queue without asking the store; return its UID."""
-        headers = {"Prefer": "respond-async", "Idempotency-Key": key}
-        response = upload(self.client, **form(jpeg, **SAID | said), headers=headers)
-        assert response.status_code == 202
-        return str(only(response)["SOPInstanceUID"])
-
-    def dead(self, jpeg: bytes = JPEG, **said: str) -> str:
-        """Have the store refuse an instance; return its UID."""
-        response = post(self.client, jpeg, **SAID | said)
-        assert response.status_code == 502
-        return str(response.get_json()["SOPInstanceUID"])
-
-    def leased(self) -> Lease:
-        """Take an entry as a worker does."""
-        lease = self.queue.lease(time.time())
-        assert lease
-        return lease
-
-    def entry(self, name: str) -> dict[str, Any]:
-        return dict(self.client.get(f"{QUEUE}/{name}").get_json())
-
-    def names(self, query: str = "") -> list[str]:
-        answer = self.client.get(QUEUE + query).get_json()
-        return [entry["id"] for entry in answer["entries"]]
-
-    def drain(self) -> None:
-        """Send what is due, one after the other."""
-        store = DicomwebStore(settings_for(self.store.dicomweb_url))
-        drain = Drain(self.queue, store, Pace(1, 604_800), lambda: 1.0)
-        now = time.time()
-        while lease := drain.take(now):
-            drain.settle(lease, drain.send(lease), now)
-
-
-@contextmanager
-def service(folder: Path, *steps: Step) -> Iterator[Service]:
-    queue = SqliteQueue(folder / "queue", Limits(10_000, 1 << 30))
-    with ScriptedServer(*steps) as store:
-        client = client_for(store.dicomweb_url, DATA_DIR=str(folder))
-        yield Service(client, store, queue, folder)
-    queue.close()
+from tests.peers import failed, parts_of, stored, unavailable
+from tests.queue_service import (
+    JPEG,
+    MOMENT,
+    NOBODY,
+    PLANTED,
+    QUEUE,
+    SAID,
+    Service,
+    problem_of,
+    service,
+)
+from tests.queues import ENTRY_KEYS
+from tests.serving import client_for, only, post
 
 
 @pytest.fixture
@@ -99,15 +38,6 @@ def refusing(tmp_path: Path) -> Iterator[Service]:
         yield found
 
 
-def problem_of(response: TestResponse, status: int) -> dict[str, Any]:
-    assert (response.status_code, response.mimetype) == (status, PROBLEM)
-    problem = dict(response.get_json())
-    assert problem["status"] == status
-    assert problem["type"].startswith("urn:jpegstow:")
-    assert problem["detail"]
-    return problem
-
-
 def test_a_list_tells_what_waits_but_nothing_of_a_patient(quiet: Service) -> None:
     first, second = quiet.queued("a"), quiet.queued("b", make_jpeg(seed=1))
     response = quiet.client.get(QUEUE)
@@ -119,23 +49,7 @@ def test_a_list_tells_what_waits_but_nothing_of_a_patient(quiet: Service) -> Non
     assert answer["next"] is None
     assert answer["totals"] == {"pending": 2, "leased": 0, "dead": 0}
     entry = answer["entries"][0]
-    assert list(entry) == [
-        "id",
-        "state",
-        "SOPInstanceUID",
-        "SeriesInstanceUID",
-        "StudyInstanceUID",
-        "SOPClassUID",
-        "TransferSyntaxUID",
-        "template",
-        "source",
-        "wire",
-        "bytes",
-        "first_seen",
-        "attempts",
-        "next_attempt",
-        "reason",
-    ]
+    assert list(entry) == ENTRY_KEYS
     assert (entry["state"], entry["SOPInstanceUID"], entry["attempts"]) == ("pending", first, 0)
     assert (entry["template"], entry["source"]) == ("vl-photographic-image", "http")
     assert entry["TransferSyntaxUID"] == "1.2.840.10008.1.2.4.50"
@@ -330,237 +244,6 @@ def test_what_the_queue_doesnt_hold_is_not_found_whatever_its_name(
     assert quiet.names() == [kept]
 
 
-def test_a_dead_entry_can_be_tried_again(refusing: Service) -> None:
-    name = refusing.dead()
-    response = refusing.client.post(f"{QUEUE}/{name}/retry")
-    assert response.status_code == 202
-    assert response.headers["Cache-Control"] == "no-store"
-    assert response.headers["Location"] == f"{QUEUE}/{name}"
-    entry = response.get_json()
-    assert (entry["id"], entry["state"], entry["attempts"]) == (name, "pending", 1)
-    assert MOMENT.fullmatch(entry["next_attempt"])
-    assert "no such patient" in entry["reason"]
-    refusing.drain()
-    assert instances_in(refusing.store.requests[1]) == [(entry["SOPClassUID"], name)]
-    assert refusing.store.requests[0].sha256 == refusing.store.requests[1].sha256
-    assert refusing.names() == []
-
-
-@pytest.mark.parametrize("body", [b"{}", b'{"attributes": {}, "template": ""}', b" {}\n"])
-def test_a_body_that_says_nothing_describes_nothing_anew(body: bytes, refusing: Service) -> None:
-    name = refusing.dead()
-    response = refusing.client.post(f"{QUEUE}/{name}/retry", data=body)
-    assert (response.status_code, response.get_json()["id"]) == (202, name)
-
-
-def test_an_entry_that_is_being_sent_is_left_alone(quiet: Service) -> None:
-    name = quiet.queued()
-    lease = quiet.leased()
-    before = quiet.entry(name)
-    url = f"{QUEUE}/{name}"
-    better = {"attributes": {"PatientID": "P-8"}}
-    answers = [
-        quiet.client.post(f"{url}/retry"),
-        quiet.client.post(f"{url}/retry", json=better),
-        quiet.client.delete(url),
-    ]
-    for response in answers:
-        assert problem_of(response, 409)["type"] == "urn:jpegstow:being-sent"
-        assert int(response.headers["Retry-After"]) > 0
-    assert quiet.client.post(f"{QUEUE}/retry?state=leased").get_json() == {"retried": 0}
-    assert (quiet.entry(name), quiet.names()) == (before, [name])
-    assert before["state"] == "leased"
-    quiet.queue.put_back(lease, 0.0, None)
-    assert quiet.client.post(f"{url}/retry").status_code == 202
-    assert quiet.client.delete(url).status_code == 204
-
-
-def test_a_mended_entry_is_stored_under_its_new_name(refusing: Service) -> None:
-    old = refusing.dead()
-    before, picture_before = refusing.entry(old), image_of(refusing, old)
-    better = {"attributes": {"PatientID": "P-8", "ImageComments": "mended"}}
-    response = refusing.client.post(f"{QUEUE}/{old}/retry", json=better)
-    assert response.status_code == 202
-    new = response.get_json()["id"]
-    assert new != old
-    assert response.headers["Location"] == f"{QUEUE}/{new}"
-    assert [value for value in PLANTED if value in response.text] == []
-    assert refusing.client.get(f"{QUEUE}/{old}").status_code == 404
-    entry = refusing.entry(new)
-    assert (entry["state"], entry["attempts"], entry["history"]) == ("pending", 0, [])
-    assert entry["instance"]["00100020"]["Value"] == ["P-8"]
-    assert entry["attributes"] == before["attributes"] | {
-        "00100020": {"vr": "LO", "Value": ["P-8"]},
-        "00204000": {"vr": "LT", "Value": ["mended"]},
-    }
-    assert entry["normalised"] == before["normalised"]
-    assert image_of(refusing, new) == picture_before
-    refusing.drain()
-    assert refusing.names() == []
-    (item,) = json.loads(parts_of(refusing.store.requests[-1])[0][1])
-    assert item["00080018"]["Value"] == [new]
-    assert item["00100020"]["Value"] == ["P-8"]
-    assert item["00100010"] == before["instance"]["00100010"]
-    assert kept_files(refusing) == []
-
-
-def image_of(service: Service, name: str) -> bytes:
-    return bytes(service.client.get(f"{QUEUE}/{name}/image").data)
-
-
-def kept_files(service: Service) -> list[str]:
-    folders = [service.folder / "queue" / name for name in ("entries", "incoming", "damaged")]
-    return [path.name for folder in folders for path in folder.iterdir()]
-
-
-def test_another_template_makes_another_instance(refusing: Service) -> None:
-    old = refusing.dead()
-    body = {"template": "secondary-capture-image"}
-    entry = refusing.client.post(f"{QUEUE}/{old}/retry", json=body).get_json()
-    assert entry["template"] == "secondary-capture-image"
-    assert entry["SOPClassUID"] == "1.2.840.10008.5.1.4.1.1.7"
-    assert refusing.names() == [entry["id"]] != [old]
-
-
-def test_a_mended_entry_becomes_what_a_better_upload_would_have(refusing: Service) -> None:
-    old = refusing.dead()
-    better = {"attributes": {"PatientSex": "M"}}
-    mended = refusing.client.post(f"{QUEUE}/{old}/retry", json=better).get_json()["id"]
-    entry = refusing.entry(mended)
-    with service(refusing.folder / "other", stored()) as other:
-        assert other.entry(other.queued(PatientSex="M"))["instance"] == entry["instance"]
-
-
-def test_the_same_said_again_keeps_the_name(refusing: Service) -> None:
-    name = refusing.dead()
-    response = refusing.client.post(f"{QUEUE}/{name}/retry", json={"attributes": SAID})
-    assert (response.status_code, response.get_json()["id"]) == (202, name)
-    assert refusing.entry(name)["state"] == "pending"
-
-
-BAD_BODIES: dict[str, tuple[bytes, str]] = {
-    "no JSON": (b"Quixote", "body"),
-    "half of it": (b'{"attributes": {"PatientID": "Quixote"}', "body"),
-    "other bytes": (b"\xff\xfe\xfd", "body"),
-    "a list": (b'[{"PatientID": "Quixote"}]', "body"),
-    "a number": (b"7", "body"),
-    "null": (b"null", "body"),
-    "attributes without their name": (b'{"PatientID": "Quixote"}', "body"),
-    "a name twice": (b'{"attributes": {"PatientID": "Quixote", "PatientID": "P-9"}}', "body"),
-    "not a number": (b'{"attributes": {"SeriesNumber": NaN}}', "body"),
-    "no end": (b'{"attributes":' * 50_000 + b"1", "body"),
-    "a list of attributes": (b'{"attributes": ["Quixote"]}', "attributes"),
-    "a numbered template": (b'{"template": 7}', "template"),
-    "an unknown template": (b'{"template": "Quixote"}', "template"),
-    "an unknown keyword": (b'{"attributes": {"PatientNam": "Quixote"}}', "PatientNam"),
-    "a bad value": (b'{"attributes": {"PatientSex": "Quixote"}}', "PatientSex"),
-    "a fact of the image": (b'{"attributes": {"Rows": 7}}', "Rows"),
-    "its name": (b'{"attributes": {"SOPInstanceUID": "1.2.3"}}', "SOPInstanceUID"),
-    "a template that wants more": (
-        b'{"template": "dermoscopic-photography-image"}',
-        "Manufacturer",
-    ),
-}
-
-
-@pytest.mark.parametrize(("body", "where"), BAD_BODIES.values(), ids=BAD_BODIES)
-def test_a_mend_that_isnt_acceptable_changes_nothing(
-    body: bytes, where: str, refusing: Service, capsys: pytest.CaptureFixture[str]
-) -> None:
-    name = refusing.dead()
-    before = refusing.entry(name)
-    response = refusing.client.post(
-        f"{QUEUE}/{name}/retry", data=body, content_type="application/json"
-    )
-    problem = problem_of(response, 400)
-    assert where in problem["where"]
-    assert refusing.entry(name) == before
-    assert refusing.names() == [name]
-    assert len(refusing.store.requests) == 1
-    logged = "".join(capsys.readouterr())
-    assert [value for value in PLANTED if value in response.text + logged] == []
-
-
-def test_a_mend_of_a_megabyte_is_too_much(quiet: Service) -> None:
-    name = quiet.queued()
-    body = {"attributes": {"ImageComments": "x" * 1_000_000}}
-    response = quiet.client.post(f"{QUEUE}/{name}/retry", json=body)
-    assert problem_of(response, 413)["where"] == "body"
-    assert quiet.names() == [name]
-
-
-def test_a_mend_that_is_cut_off_is_no_retry(quiet: Service) -> None:
-    name = quiet.queued()
-    due = quiet.entry(name)["next_attempt"]
-    response = quiet.client.post(
-        f"{QUEUE}/{name}/retry",
-        input_stream=BytesIO(),
-        environ_overrides={"CONTENT_LENGTH": "50", "wsgi.input_terminated": True},
-    )
-    assert problem_of(response, 400)["type"] == "urn:jpegstow:cut-off"
-    assert quiet.entry(name)["next_attempt"] == due
-
-
-def test_an_entry_that_is_stored_before_the_answer_is_named_all_the_same(tmp_path: Path) -> None:
-    class Swift(SqliteQueue):
-        """A queue whose worker is faster than the answer."""
-
-        def revive(self, chosen: Filter, now: float) -> int:
-            revived = super().revive(chosen, now)
-            self.finish(chosen.instance)
-            return revived
-
-    settings = settings_for(NOBODY, DATA_DIR=str(tmp_path))
-    queue = Swift(tmp_path / "queue", Limits(10, 1 << 30))
-    client = create_app(assemble.rules(settings), DicomwebStore(settings), queue, settings)
-    response = post(client.test_client(), JPEG, **SAID)
-    url = response.headers["Location"]
-    response = client.test_client().post(f"{url}/retry")
-    queue.close()
-    assert (response.status_code, response.headers["Location"]) == (202, url)
-    name = url.rpartition("/")[2]
-    assert response.get_json() == {"id": name, "SOPInstanceUID": name}
-
-
-def test_many_are_tried_again_at_once_the_dead_unless_told_otherwise(tmp_path: Path) -> None:
-    with service(tmp_path, failed(0xA900, "odd"), failed(0x0122), failed(0xA900, "odd")) as found:
-        dead = [found.dead(make_jpeg(seed=seed)) for seed in range(3)]
-        pending = found.queued("a", StudyID="another")
-        study = found.entry(pending)["StudyInstanceUID"]
-        for query, expected in (
-            (f"?study={study}", 0),
-            ("?reason=ODD", 2),
-            ("", 1),
-            ("?state=", 0),
-            (f"?state=pending&study={study}", 1),
-            ("?state=pending", 4),
-        ):
-            response = found.client.post(f"{QUEUE}/retry{query}")
-            assert (response.status_code, response.get_json()) == (200, {"retried": expected})
-            assert response.headers["Cache-Control"] == "no-store"
-        assert found.names("?state=pending") == [*dead, pending]
-
-
-@pytest.mark.parametrize(
-    "query", ["state=Quixote", "limit=5", "id=1", "after=1", "reason=a&reason=b"]
-)
-def test_a_choice_that_isnt_one_revives_nothing(query: str, refusing: Service) -> None:
-    name = refusing.dead()
-    response = refusing.client.post(f"{QUEUE}/retry?{query}")
-    assert problem_of(response, 400)["where"] in {"state", "query", "reason"}
-    assert "Quixote" not in response.text
-    assert refusing.names("?state=dead") == [name]
-
-
-def test_a_dropped_entry_is_gone_with_its_file(refusing: Service) -> None:
-    name, other = refusing.dead(), refusing.queued("a")
-    response = refusing.client.delete(f"{QUEUE}/{name}")
-    assert (response.status_code, response.data) == (204, b"")
-    assert response.headers["Cache-Control"] == "no-store"
-    assert problem_of(refusing.client.delete(f"{QUEUE}/{name}"), 404)
-    assert refusing.names() == [other] == kept_files(refusing)
-
-
 def test_other_methods_are_told_which_are_allowed(quiet: Service) -> None:
     name = quiet.queued()
     for method, url, allowed in (
@@ -574,17 +257,30 @@ def test_other_methods_are_told_which_are_allowed(quiet: Service) -> None:
         assert allowed in response.headers["Allow"]
 
 
-def test_a_damaged_entry_says_so_and_can_be_dropped(quiet: Service) -> None:
-    name = quiet.queued()
-    file = quiet.folder / "queue" / "entries" / name
+def test_a_damaged_entry_shows_what_is_left_of_it_and_can_be_dropped(refusing: Service) -> None:
+    name = refusing.dead()
+    before = refusing.entry(name)
+    file = refusing.folder / "queue" / "entries" / name
     file.write_bytes(file.read_bytes()[:-100])
-    for url in (f"{QUEUE}/{name}", f"{QUEUE}/{name}/image"):
-        response = quiet.client.get(url)
-        problem = problem_of(response, 500)
-        assert (problem["type"], "drop" in problem["mend"]) == ("urn:jpegstow:damaged-entry", True)
-        assert [value for value in PLANTED if value in response.text] == []
-    assert quiet.names() == [name]
-    assert quiet.client.delete(f"{QUEUE}/{name}").status_code == 204
+    response = refusing.client.get(f"{QUEUE}/{name}")
+    assert response.status_code == 200
+    entry = response.get_json()
+    assert list(entry) == [*ENTRY_KEYS, "history", "damaged"]
+    told = entry.pop("damaged")
+    assert entry == {key: before[key] for key in entry}
+    assert len(entry["history"]) == 1
+    assert ("damaged or gone" in told, "drop" in told) == (True, True)
+    image = refusing.client.get(f"{QUEUE}/{name}/image")
+    problem = problem_of(image, 500)
+    assert (problem["type"], "drop" in problem["mend"]) == ("urn:jpegstow:damaged-entry", True)
+    better = {"attributes": {"PatientID": "P-8"}}
+    mended = refusing.client.post(f"{QUEUE}/{name}/retry", json=better)
+    assert problem_of(mended, 500)["type"] == "urn:jpegstow:damaged-entry"
+    assert refusing.entry(name) | {"damaged": ""} == entry | {"damaged": ""}
+    planted = [value for value in ("Rocinante", "Dulcinea") if value in response.text + image.text]
+    assert planted == []
+    assert refusing.names() == [name]
+    assert refusing.client.delete(f"{QUEUE}/{name}").status_code == 204
 
 
 def test_a_queue_that_cant_be_read_is_told_and_not_taken_for_an_empty_one(tmp_path: Path) -> None:
@@ -633,60 +329,3 @@ def test_no_value_reaches_the_log_and_every_act_of_an_operator_does(
         ("request refused", None),
     ]
     assert (lines[2]["replaces"], lines[3]["retried"]) == (old, 0)
-
-
-def figures(text: str) -> dict[str, float]:
-    return {
-        sample.name + "".join(sample.labels.values()): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-    }
-
-
-def test_the_figures_of_an_empty_queue_are_there_and_nought(quiet: Service) -> None:
-    response = quiet.client.get("/metrics")
-    assert response.status_code == 200
-    assert response.headers["Content-Type"].startswith("text/plain; version=")
-    assert response.headers["Cache-Control"] == "no-store"
-    assert figures(response.text) == {
-        "jpegstow_queue_entriespending": 0,
-        "jpegstow_queue_entriesleased": 0,
-        "jpegstow_queue_entriesdead": 0,
-        "jpegstow_queue_bytes": 0,
-        "jpegstow_queue_oldest_seconds": 0,
-        "jpegstow_queue_attempts_totalstored": 0,
-        "jpegstow_queue_attempts_totalunavailable": 0,
-        "jpegstow_queue_attempts_totalrejected": 0,
-    }
-
-
-def test_the_figures_are_those_of_the_queue_whoever_has_changed_it(tmp_path: Path) -> None:
-    steps = (failed(0xA900, "Quixote"), unavailable(), stored())
-    with service(tmp_path, *steps) as found:
-        dead = found.dead()
-        post(found.client, make_jpeg(seed=1), **SAID)
-        sizes = [found.entry(name)["bytes"] for name in found.names()]
-        before = figures(found.client.get("/metrics").text)
-        found.client.post(f"{QUEUE}/retry?state=pending")
-        found.drain()
-        response = found.client.get("/metrics")
-        after = figures(response.text)
-        assert found.names() == [dead]
-    assert before["jpegstow_queue_entriespending"] == before["jpegstow_queue_entriesdead"] == 1
-    assert before["jpegstow_queue_bytes"] == sum(sizes)
-    assert 0 < before["jpegstow_queue_oldest_seconds"] < 60
-    assert before["jpegstow_queue_attempts_totalunavailable"] == 1
-    assert before["jpegstow_queue_attempts_totalrejected"] == 1
-    assert before["jpegstow_queue_attempts_totalstored"] == 0
-    assert after["jpegstow_queue_attempts_totalstored"] == 1
-    assert after["jpegstow_queue_entriespending"] == after["jpegstow_queue_oldest_seconds"] == 0
-    assert after["jpegstow_queue_entriesdead"] == 1
-    assert [value for value in PLANTED if value in response.text] == []
-
-
-@pytest.mark.parametrize(("now", "age"), [(1_000.5, 900.5), (50.0, 0.0)])
-def test_the_age_of_the_oldest_never_is_negative(now: float, age: float) -> None:
-    totals = Totals({"pending": 1, "leased": 0, "dead": 0}, 7, 100.0, {})
-    found = figures(metrics.exposition(totals, now).decode())
-    assert found["jpegstow_queue_oldest_seconds"] == age
-    assert found["jpegstow_queue_bytes"] == 7

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from service.errors import BadAttribute, BeingSent, NoSuchEntry, UnknownTemplate
 from service.retry import Filter, SqliteQueue
-from service.retry.mend import mend
-from tests.describing import CAPTURE, SAID, rules
+from service.retry.mend import Correction, mend
+from tests.describing import CAPTURE, PHOTOGRAPH, SAID, rules
 from tests.queues import (
     NOW,
     REFUSED,
@@ -44,7 +43,7 @@ def dead(queue: SqliteQueue) -> str:
 def test_a_mended_entry_is_what_an_upload_with_these_words_would_have_been(
     queue: SqliteQueue, dead: str
 ) -> None:
-    name = mend(queue, dead, {"PatientID": "P-8", "PatientSex": "M"}, RULES, NOW + 9)
+    name = mend(queue, dead, Correction({"PatientID": "P-8", "PatientSex": "M"}), RULES, NOW + 9)
     expected = describe(picture(), said=SAID | {"PatientID": "P-8", "PatientSex": "M"})
     assert name == uid_of(expected) != dead
     assert uids(queue) == [name]
@@ -56,27 +55,29 @@ def test_a_mended_entry_is_what_an_upload_with_these_words_would_have_been(
 
 
 def test_another_template_makes_another_instance(queue: SqliteQueue, dead: str) -> None:
-    name = mend(queue, dead, {"template": CAPTURE}, RULES, NOW)
+    name = mend(queue, dead, Correction(template=CAPTURE), RULES, NOW)
     assert uids(queue) == [name]
     assert queue.show(name).template == CAPTURE
     assert name == uid_of(describe(picture(), CAPTURE))
 
 
 def test_an_attribute_may_be_taken_away(queue: SqliteQueue, dead: str) -> None:
-    name = mend(queue, dead, {"PatientSex": ""}, RULES, NOW)
+    name = mend(queue, dead, Correction({"PatientSex": ""}), RULES, NOW)
     assert not queue.load(name).described.instance.dataset.PatientSex
 
 
 def test_a_mended_entry_can_be_mended_again(queue: SqliteQueue, dead: str) -> None:
-    first = mend(queue, dead, {"PatientID": "P-8"}, RULES, NOW)
-    second = mend(queue, first, {"PatientID": "P-7"}, RULES, NOW)
+    first = mend(queue, dead, Correction({"PatientID": "P-8"}), RULES, NOW)
+    second = mend(queue, first, Correction({"PatientID": "P-7"}), RULES, NOW)
     assert second == dead
     assert uids(queue) == [dead]
 
 
-@pytest.mark.parametrize("said", [{}, {"PatientID": "P-7"}, {"template": ""}])
+@pytest.mark.parametrize(
+    "said", [Correction(), Correction({"PatientID": "P-7"}), Correction(template=PHOTOGRAPH)]
+)
 def test_what_says_nothing_new_is_only_tried_again(
-    queue: SqliteQueue, dead: str, said: dict[str, Any]
+    queue: SqliteQueue, dead: str, said: Correction
 ) -> None:
     assert mend(queue, dead, said, RULES, NOW + 5) == dead
     entry = queue.show(dead)
@@ -86,15 +87,15 @@ def test_what_says_nothing_new_is_only_tried_again(
 @pytest.mark.parametrize(
     ("said", "kind"),
     [
-        ({"PatientBirthDate": "yesterday"}, BadAttribute),
-        ({"Rows": 5}, BadAttribute),
-        ({"Nonsense": "x"}, BadAttribute),
-        ({"template": "nonsense"}, UnknownTemplate),
-        ({"template": "dermoscopic-photography-image"}, BadAttribute),
+        (Correction({"PatientBirthDate": "yesterday"}), BadAttribute),
+        (Correction({"Rows": 5}), BadAttribute),
+        (Correction({"Nonsense": "x"}), BadAttribute),
+        (Correction(template="nonsense"), UnknownTemplate),
+        (Correction(template="dermoscopic-photography-image"), BadAttribute),
     ],
 )
 def test_what_cannot_be_described_changes_nothing(
-    queue: SqliteQueue, dead: str, said: dict[str, Any], kind: type[Exception]
+    queue: SqliteQueue, dead: str, said: Correction, kind: type[Exception]
 ) -> None:
     before = queue.show(dead)
     with pytest.raises(kind):
@@ -105,12 +106,12 @@ def test_what_cannot_be_described_changes_nothing(
 
 def test_what_is_not_there_cannot_be_mended(queue: SqliteQueue) -> None:
     with pytest.raises(NoSuchEntry):
-        mend(queue, "1.2.3", {"PatientID": "P-8"}, RULES, NOW)
+        mend(queue, "1.2.3", Correction({"PatientID": "P-8"}), RULES, NOW)
     assert uids(queue) == []
 
 
-@pytest.mark.parametrize("said", [{"PatientID": "P-8"}, {}])
-def test_what_is_being_sent_is_not_mended(queue: SqliteQueue, said: dict[str, Any]) -> None:
+@pytest.mark.parametrize("said", [Correction({"PatientID": "P-8"}), Correction()])
+def test_what_is_being_sent_is_not_mended(queue: SqliteQueue, said: Correction) -> None:
     name = put(queue, numbered())
     lease = leased(queue)
     with pytest.raises(BeingSent):
@@ -124,5 +125,5 @@ def test_what_is_being_sent_is_not_mended(queue: SqliteQueue, said: dict[str, An
 
 def test_what_has_become_another_entry_joins_it(queue: SqliteQueue, dead: str) -> None:
     other = put(queue, describe(picture(), said=SAID | {"PatientID": "P-8"}), attempt(REFUSED))
-    assert mend(queue, dead, {"PatientID": "P-8"}, RULES, NOW) == other
+    assert mend(queue, dead, Correction({"PatientID": "P-8"}), RULES, NOW) == other
     assert uids(queue, Filter(state="pending")) == [other]

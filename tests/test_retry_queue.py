@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.dicom.outcome import Stored, Unavailable
-from service.errors import BeingSent, NoSuchEntry, QueueFull
+from service.errors import BeingSent, EntryChanged, NoSuchEntry, QueueFull
 from service.ingest import Attempt
 from service.retry import LEASE, Filter, Limits, Past, Queue
 from tests.queues import (
@@ -242,6 +242,17 @@ def test_what_is_being_sent_is_not_dropped_until_its_lease_has_run_out(queue: Qu
             queue.drop(name, moment)
     queue.drop(name, NOW + LEASE)
     queue.put_back(lease, NOW, attempt())
+    assert uids(queue) == []
+
+
+def test_what_has_changed_its_state_is_not_dropped(queue: Queue) -> None:
+    name = put(queue, numbered(), attempt(REFUSED))
+    queue.revive(Filter(), NOW)
+    before = queue.show(name)
+    with pytest.raises(EntryChanged, match="was dead, and is pending now"):
+        queue.drop(name, NOW, "dead")
+    assert queue.show(name) == before
+    queue.drop(name, NOW, "pending")
     assert uids(queue) == []
 
 

@@ -17,9 +17,10 @@ from service import assemble, sending, settings
 from service.cli.options import Command, describing_options, reports_errors
 from service.dicom import attributes, part10
 from service.durable import incoming, publish
-from service.errors import BadRequest, BeingSent, JpegstowError
+from service.errors import BadRequest, BadSettings, JpegstowError, NoSuchEntry
 from service.retry import STATES, Entry, Filter, SqliteQueue, shown
-from service.retry.mend import mend
+from service.retry.mend import Correction, mend
+from service.retry.mend import retry as retry_one
 from service.settings import Settings
 
 _PAGE: Final = 500  # entries that are read at once
@@ -45,10 +46,13 @@ def _filters(command: Command) -> Command:
     return command
 
 
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
 @group.command(name="list")
 @_filters
 @click.option("--limit", type=click.IntRange(min=1), help="The first so many only.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON array.")
+@_as_json
 @reports_errors
 def list_(limit: int | None, *, as_json: bool, **filters: str | None) -> None:
     """List entries, oldest first, and sum up the queue."""
@@ -60,17 +64,17 @@ def list_(limit: int | None, *, as_json: bool, **filters: str | None) -> None:
             _print_array(map(shown.as_json, found))
         else:
             _print_table(found)
-            click.echo(f"{_totals(queue)} in {current.queue_folder}")
+            click.echo(f"{_totals(queue)} in {current.queue_folder.absolute()}")
 
 
 @group.command()
 @click.argument("name", metavar="ID")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@_as_json
 @reports_errors
 def show(name: str, *, as_json: bool) -> None:
     """Show an entry whole, but for its pixels."""
     with _opened(settings.load()) as queue:
-        entry, kept = queue.show(name), queue.load(name)
+        entry, kept = queue.show(name), shown.loaded(queue, name)
     if as_json:
         click.echo(json.dumps(shown.whole_as_json(entry, kept), indent=2))
     else:
@@ -83,8 +87,9 @@ def show(name: str, *, as_json: bool) -> None:
 @_filters
 @click.option("--all", "everything", is_flag=True, help="All that are dead.")
 @describing_options
+@_as_json
 @reports_errors
-def retry(names: Sequence[str], *, everything: bool, **options: Any) -> None:
+def retry(names: Sequence[str], *, everything: bool, as_json: bool, **options: Any) -> None:
     """Let entries be tried at once.
 
     Filters choose dead ones unless --state says otherwise. With --set, --metadata or --template
@@ -92,42 +97,48 @@ def retry(names: Sequence[str], *, everything: bool, **options: Any) -> None:
     instance, it has another ID, which is printed.
     """
     described = {name: options.pop(name) for name in ("pairs", "metadata", "template_name")}
-    said = _said(**described)
+    correction = _correction(**described)
     chosen = _choice(names, _filter(options) or (Filter() if everything else None), "dead")
-    if said and chosen and chosen.state != "dead":
+    if correction and chosen and chosen.state != "dead":
         raise click.UsageError("only dead entries are described anew, or those given by ID")
     current = settings.load()
     with _opened(current) as queue:
-        if said:
-            again = _mending(queue, said, current)
-            sys.exit(1 if _each(_ids(queue, names, chosen), again) else 0)
-        if chosen:
+        if correction:
+            act = _mending(queue, correction, current)
+            sys.exit(_each("retried", _ids(queue, names, chosen), act, as_json=as_json))
+        if chosen and not as_json:
             click.echo(f"{queue.revive(chosen, time.time())} retried")
         else:
-            sys.exit(_summed("retried", names, lambda name: _revive(queue, name)))
+            act = _acting(lambda name: retry_one(queue, name, time.time()))
+            sys.exit(_each("retried", _ids(queue, names, chosen), act, as_json=as_json))
 
 
 @group.command()
 @click.argument("names", nargs=-1, metavar="[ID]...")
 @_filters
 @click.option("--yes", is_flag=True, help="Don't ask.")
+@_as_json
 @reports_errors
-def drop(names: Sequence[str], *, yes: bool, **filters: str | None) -> None:
+def drop(names: Sequence[str], *, yes: bool, as_json: bool, **filters: str | None) -> None:
     """Discard entries for good.
 
     Filters choose dead ones unless --state says otherwise.
     """
     chosen = _choice(names, _filter(filters), "dead")
     with _opened(settings.load()) as queue:
-        found = _ids(queue, names, chosen)
+        found = {name: _state(queue, name) for name in _ids(queue, names, chosen)}
         if found and not yes:
-            click.confirm(f"Entries to be discarded for good: {len(found)}. Go on?", abort=True)
-        sys.exit(_summed("dropped", found, lambda name: queue.drop(name, time.time())))
+            question = f"Entries to be discarded for good: {len(found)}. Go on?"
+            click.confirm(question, abort=True, err=True)
+        # What has come to life again while the question stood is not what was asked for.
+        act = _acting(lambda name: queue.drop(name, time.time(), found[name]))
+        sys.exit(_each("dropped", list(found), act, as_json=as_json))
 
 
 @group.command()
 @click.argument("names", nargs=-1, metavar="[ID]...")
 @_filters
+@click.option("--all", "everything", is_flag=True, help="All that there are.")
 @click.option(
     "-o",
     "--output",
@@ -135,20 +146,29 @@ def drop(names: Sequence[str], *, yes: bool, **filters: str | None) -> None:
     type=click.Path(file_okay=False, path_type=Path),
     help="A folder.",
 )
+@_as_json
 @reports_errors
-def export(names: Sequence[str], output: Path, **filters: str | None) -> None:
+def export(
+    names: Sequence[str], output: Path, *, everything: bool, as_json: bool, **filters: str | None
+) -> None:
     """Write instances as DICOM files.
 
     Each is named by its SOP Instance UID; the entries stay as they are.
     """
-    chosen = _choice(names, _filter(filters))
+    chosen = _choice(names, _filter(filters) or (Filter() if everything else None))
     with _opened(settings.load()) as queue:
         found = _ids(queue, names, chosen)
         output.mkdir(parents=True, exist_ok=True)
-        sys.exit(_summed("exported", found, lambda name: _export(queue, name, output)))
+        act = _acting(lambda name: _export(queue, name, output))
+        sys.exit(_each("exported", found, act, as_json=as_json))
 
 
 def _opened(current: Settings) -> "closing[SqliteQueue]":
+    folder = current.queue_folder.absolute()
+    if not (folder / "entries").is_dir():
+        # To make one here would tell an operator in another folder that nothing waits.
+        problem = f"RETRY_QUEUE: there is no retry queue in {folder}"
+        raise BadSettings([problem + "; set DATA_DIR or RETRY_QUEUE as the service has it"])
     # What is mended at the opening is logged on standard output, which here is the answer's.
     with redirect_stdout(sys.stderr):
         return closing(assemble.retry_queue(current))
@@ -183,61 +203,64 @@ def _ids(queue: SqliteQueue, names: Sequence[str], chosen: Filter | None) -> lis
     return list(dict.fromkeys(found))
 
 
-def _each(names: Iterable[str], act: Callable[[str], object]) -> int:
-    """Do something with each entry, the others too where one can't be; return how many failed."""
-    failed = 0
+def _state(queue: SqliteQueue, name: str) -> str:
+    """Return an entry's state; none of one that isn't there, which is told when its turn comes."""
+    try:
+        return queue.show(name).state
+    except NoSuchEntry:
+        return ""
+
+
+def _each(done: str, names: Sequence[str], act: Callable[[str], str], *, as_json: bool) -> int:
+    """Do something with each entry, the others too where one can't be; return the exit status.
+
+    `act` returns the id that an entry has afterwards.
+    """
+    acted: list[str] = []
+    failed: dict[str, str] = {}
     for name in names:
         try:
-            act(name)
-        except JpegstowError as error:
-            click.echo(f"{name}: {error}", err=True)
-            failed += 1
-    return failed
-
-
-def _summed(done: str, names: Sequence[str], act: Callable[[str], object]) -> int:
-    """Do something with each entry, tell with how many it went well; return the exit status."""
-    failed = _each(names, act)
-    click.echo(f"{len(names) - failed} {done}")
+            acted.append(act(name))
+        except (JpegstowError, OSError) as error:
+            failed[name] = str(error)
+    if as_json:
+        click.echo(json.dumps({done: acted, "failed": failed}))
+        return 1 if failed else 0
+    for name, reason in failed.items():
+        click.echo(f"{name}: {reason}", err=True)
+    renamed = set(acted) - set(names)
+    for line in acted if renamed else [f"{len(acted)} {done}"]:
+        click.echo(line)
     return 1 if failed else 0
 
 
-def _revive(queue: SqliteQueue, name: str) -> None:
-    if not queue.revive(Filter(instance=name), time.time()):
-        _check_waits(queue, name)
+def _acting(act: Callable[[str], object]) -> Callable[[str], str]:
+    """Return an act that leaves an entry its id."""
+
+    def acting(name: str) -> str:
+        act(name)
+        return name
+
+    return acting
 
 
-def _check_waits(queue: SqliteQueue, name: str) -> None:
-    if queue.show(name).state == "leased":
-        raise BeingSent(
-            "the entry is being sent at this moment",
-            where="id",
-            mend="look again in half a minute: it may be stored by then",
-        )
-
-
-def _said(pairs: Sequence[str], metadata: Path | None, template_name: str | None) -> dict[str, Any]:
+def _correction(
+    pairs: Sequence[str], metadata: Path | None, template_name: str | None
+) -> Correction | None:
     """Return what is to be described otherwise; what is wrong with it is told before any entry."""
     said = sending.parse_settings(pairs, metadata)
     attributes.parse(said)
-    return said | ({"template": template_name} if template_name else {})
+    return Correction(said, template_name or "") if said or template_name else None
 
 
-def _mending(
-    queue: SqliteQueue, said: dict[str, Any], current: Settings
-) -> Callable[[str], object]:
-    """Return what describes an entry anew and prints its id."""
+def _mending(queue: SqliteQueue, correction: Correction, current: Settings) -> Callable[[str], str]:
+    """Return what describes an entry anew."""
     rules = assemble.rules(current)
-    template = said.get("template")
+    template = correction.template
     if template and template not in rules.templates:
         known = ", ".join(sorted(rules.templates))
         raise click.UsageError(f"there is no template {template}; there are {known}")
-
-    def again(name: str) -> None:
-        _check_waits(queue, name)
-        click.echo(mend(queue, name, said, rules, time.time()))
-
-    return again
+    return lambda name: mend(queue, name, correction, rules, time.time())
 
 
 def _export(queue: SqliteQueue, name: str, folder: Path) -> None:

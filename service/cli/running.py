@@ -1,6 +1,7 @@
 """The commands that run for long: the service, the archive, what drains the retry queue."""
 
 import sys
+from contextlib import suppress
 
 import click
 
@@ -22,10 +23,9 @@ def serve() -> None:
     taken = processes.ports_in_use(current)
     if taken:
         raise BadSettings([f"{name}: {port} is another program's" for name, port in taken.items()])
-    click.echo(
-        f"jpegstow {__version__}: uploads at http://{current.host}:{current.port}/v1/instances"
-    )
-    click.echo(f"storing in {current.store_url}" + (" (embedded)" if current.embedded else ""))
+    _say(f"jpegstow {__version__}: uploads at http://{current.host}:{current.port}/v1/instances")
+    _say(f"storing in {current.store_url}" + (" (embedded)" if current.embedded else ""))
+    _say(f"keeping what can't be stored in {current.queue_folder.absolute()}")
     commands = {"service": processes.service_command(current)}
     for number in range(current.retry_workers):
         commands[f"retry {number}"] = processes.retry_command()
@@ -47,7 +47,10 @@ def serve() -> None:
 @reports_errors
 def retry(concurrency: int | None) -> None:
     """Send what is in the retry queue, until told to stop; `serve` runs this beside itself."""
-    worker.work(assemble.drain(settings.load(), concurrency))
+    current = settings.load()
+    drain = assemble.drain(current, concurrency)
+    _say(f"sending what is in {current.queue_folder.absolute()} to {current.store_url}")
+    worker.work(drain)
 
 
 @click.command()
@@ -55,5 +58,11 @@ def retry(concurrency: int | None) -> None:
 def archive() -> None:
     """Run the embedded archive alone: a DICOM store to develop and test against."""
     current = settings.load()
-    click.echo(f"DICOMweb at http://127.0.0.1:{current.archive_port}/dicomWeb")
+    _say(f"DICOMweb at http://127.0.0.1:{current.archive_port}/dicomWeb")
     processes.become(processes.archive_command(current))
+
+
+def _say(text: str) -> None:
+    # A standard output that is full or closed is no reason to stand still.
+    with suppress(OSError):
+        click.echo(text)

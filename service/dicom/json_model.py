@@ -1,7 +1,9 @@
 """The DICOM JSON model (PS3.18 Annex F) to and from pydicom data sets."""
 
 import json
+import math
 import re
+from collections.abc import Sequence
 from typing import Any
 
 from pydicom import DataElement, Dataset
@@ -53,6 +55,41 @@ def _with_texts(model: JsonObject, dataset: Dataset) -> JsonObject:
 def dumps(model: JsonObject | list[JsonObject]) -> bytes:
     """Serialise a DICOM JSON object or array as compact UTF-8; the same model, the same bytes."""
     return json.dumps(model, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def loads(text: bytes | str) -> Any:
+    """Read JSON strictly: no name twice in an object, no NaN and no Infinity.
+
+    Raises
+    ------
+    ValueError
+        If it isn't JSON of that kind; its text quotes no value.
+    """
+    try:
+        return json.loads(
+            text, object_pairs_hook=once, parse_constant=_no_constant, parse_float=_finite
+        )
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """Make an object of its members; ValueError if a name is there twice, since one would hide."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("an object has a name twice")
+    return found
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if math.isinf(number):
+        raise ValueError("it holds a number that is too large")
+    return number
+
+
+def _no_constant(_name: str) -> None:
+    raise ValueError("it holds NaN or Infinity")
 
 
 def from_json(model: JsonObject) -> Dataset:

@@ -51,7 +51,7 @@ class Unavailable:
     @property
     def is_of_store(self) -> bool:
         """Whether it says something of the store, and not of this one instance only."""
-        return self.status not in ANSWERING_STATUSES
+        return self.operator or self.status not in ANSWERING_STATUSES
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,6 @@
 Google's failures explain themselves in the private FailureDetail of its conformance statement.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from email.utils import parsedate_to_datetime
@@ -11,6 +10,7 @@ from ipaddress import IPv6Address
 from typing import Any, Final
 from xml.etree import ElementTree as ET
 
+from service.dicom import json_model
 from service.dicom.outcome import (
     ANSWERING_STATUSES,
     Conflict,
@@ -146,7 +146,8 @@ def _unnamed(status: int, answer: dict[str, Any], body: bytes) -> Verdict:
     detail = _detail(answer, body)
     if status != 409:
         said = f"the store answered {status} without naming the instance as stored"
-        return Unavailable(said, status=status)
+        # What isn't even DICOM comes of a login page, a proxy, another service.
+        return Unavailable(said, status=status, operator=not answer)
     if "already exists" in detail.lower():
         return Conflict(f"the store answered 409: {detail}", status=status)
     return Rejected(f"the store answered 409: {detail or 'no reason given'}", status=status)
@@ -189,7 +190,7 @@ def _answer(body: bytes) -> dict[str, Any]:
     start = body.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
     try:
         if start in {b"{", b"["}:
-            model = json.loads(body, object_pairs_hook=_once)
+            model = json_model.loads(body)
             return _merged(model if isinstance(model, list) else [model])
         # A document type could define entities that unfold without end.
         if start == b"<" and b"<!DOCTYPE" not in body.replace(b"\0", b""):  # UTF-16 has zeros
@@ -197,14 +198,6 @@ def _answer(body: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError, ET.ParseError):
         pass
     return {}
-
-
-def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-    """Make an object of its members; ValueError if a name is there twice, since one would hide."""
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        raise ValueError("a name is there twice")
-    return found
 
 
 def _merged(models: Sequence[Any]) -> dict[str, Any]:
@@ -221,7 +214,7 @@ def _merged(models: Sequence[Any]) -> dict[str, Any]:
 
 def _from_xml(element: ET.Element) -> dict[str, Any]:
     """Turn a Native DICOM Model (PS3.19 A.1) into the DICOM JSON model, as far as answers go."""
-    return _once(
+    return json_model.once(
         [
             (attribute.get("tag", ""), _element(attribute))
             for attribute in element

@@ -126,13 +126,15 @@ class GuardedStore:
     ) -> dict[str, Outcome]:
         """Send instances, or tell at once that the store is left alone."""
         names = [instance.sop_instance_uid for instance in instances]
-        permit = self._breaker.allows(self._clock())
+        now = self._clock()
+        permit = self._breaker.allows(now)
         if permit is None:
-            reason = "the store has failed again and again, and is left alone for a while"
+            seconds = max(1.0, self._breaker.opens_in(now))
+            reason = f"the store keeps failing, and is left alone for {seconds:.0f} s more"
             return dict.fromkeys(names, Unavailable(reason, asked=False))
         outcomes: dict[str, Outcome] = dict.fromkeys(names, Unavailable("the service failed"))
         try:
-            outcomes |= self._store.store(instances, within or self._within)
+            outcomes |= self._store.store(instances, self._within if within is None else within)
         finally:
             # One request is one success or one failure, however many instances it has.
             telling = min(outcomes.values(), key=is_failure)

@@ -59,7 +59,7 @@ class Drain:
             return None
         lease = None
         try:
-            lease = self._queue.lease(now)
+            lease = self._queue.lease(now, probe=permit.probe > 0)
         finally:
             if lease is None:
                 self._breaker.cancel(permit)
@@ -93,15 +93,11 @@ class Drain:
         """
         _, permit = self._held.pop(lease.token)
         self._learn(outcome, now, permit)
-        tried = lease.entry.attempts + 1
-        _log(lease, outcome, tried)
-        if isinstance(outcome, Unavailable) and not outcome.asked:
-            wait = timing.wait(tried, None, self._chance())
-            self._queue.put_back(lease, now + wait, None)
-            return
         attempt = Attempt(now, outcome, self._store.wire)
-        waiting = Waiting(tried, lease.entry.since)
-        match timing.decide(outcome, waiting, now, self._chance(), self._pace.max_age):
+        waiting = Waiting(lease.entry.attempts + attempt.asked, lease.entry.since)
+        _log(lease, outcome, waiting.attempts)
+        decision = timing.decide(outcome, waiting, now, self._chance(), self._pace.max_age)
+        match decision:
             case Finish():
                 self._queue.finish(lease.entry.sop_instance_uid, attempt)
             case Again(not_before):
@@ -121,7 +117,7 @@ class Drain:
             self._queue.put_back(lease, now, None)
 
     def _learn(self, outcome: Outcome, now: float, permit: Permit) -> None:
-        if not (isinstance(outcome, Stored) or outcome.asked):
+        if not isinstance(outcome, Stored) and not outcome.asked:
             self._breaker.cancel(permit)
             return
         self._breaker.record(outcome, now, permit)

@@ -37,8 +37,8 @@ class Entry:
     size
         Bytes on the disk.
     first_seen, since, next_attempt
-        Seconds since 1970: when it came, from when its age counts (an operator's retry begins it
-        anew), and when it is to be tried again, None if it isn't.
+        Seconds since 1970: when it came; from when its age counts, which an operator's retry and
+        trouble that only an operator can mend begin anew; when it is to be tried again, or None.
     attempts
         All attempts ever made; `history` has the last ten, the latest at its end.
     """
@@ -94,16 +94,18 @@ def new(
     return after(entry, attempt)
 
 
-def joined(known: Entry, entry: Entry) -> Entry:
-    """Return a kept entry after one more try to store the same instance by the way of uploads."""
-    state, due, since = entry.state, entry.next_attempt, entry.since
-    if known.state == state:
-        due, since = known.next_attempt, known.since
+def joined(known: Entry, entry: Entry, *, replaced: bool) -> Entry:
+    """Return a kept entry after one more upload of the same instance.
+
+    `replaced` tells that what the new upload is made of has taken the place of what was kept.
+    """
+    same = known.state == entry.state
     return replace(
-        known,
-        state=state,
-        next_attempt=due,
-        since=since,
+        entry if replaced else known,
+        state=entry.state,
+        first_seen=known.first_seen,
+        since=known.since if same else entry.since,
+        next_attempt=known.next_attempt if same else entry.next_attempt,
         wire=entry.wire or known.wire,
         attempts=known.attempts + entry.attempts,
         reason=entry.reason or known.reason,
@@ -112,16 +114,20 @@ def joined(known: Entry, entry: Entry) -> Entry:
 
 
 def after(entry: Entry, attempt: Attempt) -> Entry:
-    """Return an entry that remembers an attempt."""
+    """Return an entry that remembers an attempt; only why, if it asked no store."""
+    if not attempt.asked:
+        return replace(entry, reason=attempt.reason)
     past = Past(
         at=attempt.at,
         outcome=type(attempt.outcome).__name__.lower(),
         status=getattr(attempt.outcome, "status", 0),
-        reason=getattr(attempt.outcome, "reason", ""),
+        reason=attempt.reason,
         wire=attempt.wire,
     )
+    operator = isinstance(attempt.outcome, Unavailable) and attempt.outcome.operator
     return replace(
         entry,
+        since=attempt.at if operator else entry.since,
         wire=attempt.wire,
         attempts=entry.attempts + 1,
         reason=past.reason,

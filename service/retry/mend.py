@@ -1,27 +1,44 @@
-"""A dead entry's second life: described anew, with what its sender or an operator says better."""
+"""A dead entry's second life: tried again, or described anew with what somebody knows better."""
 
 from collections.abc import Mapping
-from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from service.dicom import attributes
 from service.dicom.dataset import overlay
-from service.errors import BeingSent, NoSuchEntry
 from service.ingest import Rules, describe_normalised
-from service.retry.protocol import Filter, Queue, is_held
+from service.retry.protocol import Filter, Queue, check_free
+
+
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """What an operator says better than the upload did.
+
+    Attributes
+    ----------
+    attributes
+        As an upload has them, by keyword; laid over the upload's own.
+    template
+        The name of another template; empty for the upload's own.
+    """
+
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    template: str = ""
+
+
+def retry(queue: Queue, sop_instance_uid: str, now: float) -> None:
+    """Let an entry be tried at once; NoSuchEntry, BeingSent."""
+    if not queue.revive(Filter(instance=sop_instance_uid), now):
+        check_free(queue.show(sop_instance_uid), now)
 
 
 def mend(
-    queue: Queue, sop_instance_uid: str, said: Mapping[str, Any], rules: Rules, now: float
+    queue: Queue, sop_instance_uid: str, correction: Correction, rules: Rules, now: float
 ) -> str:
-    """Describe a kept instance with further attributes, and let it be tried at once.
+    """Describe a kept instance anew, and let it be tried at once.
 
     Parameters
     ----------
-    said
-        Attributes by keyword, laid over the upload's own; under ``template`` the name of another
-        template.
     now
         In seconds since 1970.
 
@@ -33,30 +50,20 @@ def mend(
     Raises
     ------
     JpegstowError
-        Whatever is wrong with the attributes, or with the queue. Nothing is changed then.
+        Whatever is wrong with the correction, or with the queue. Nothing is changed then.
     """
-    if is_held(queue.show(sop_instance_uid), now):
-        raise BeingSent(
-            "the entry is being sent at this moment",
-            where="id",
-            mend="look again in half a minute: it may be stored by then",
-        )
+    check_free(queue.show(sop_instance_uid), now)
     found = queue.load(sop_instance_uid)
-    further = {name: value for name, value in said.items() if name != "template"}
+    said = attributes.parse(correction.attributes)
     upload = replace(
         found.upload,
-        attributes=overlay(found.upload.attributes, attributes.parse(further)),
-        template=str(said.get("template") or found.upload.template),
+        attributes=overlay(found.upload.attributes, said),
+        template=correction.template or found.upload.template,
     )
     described = describe_normalised(upload, found.described.normalised, rules)
     mended = described.instance.sop_instance_uid
     if mended == sop_instance_uid:
-        if not queue.revive(Filter(instance=mended), now):
-            queue.show(mended)
+        retry(queue, mended, now)
     else:
-        # The new one is safe before the old one goes. A worker may have taken the old one
-        # meanwhile: then that is sent too, as it would have been a moment earlier.
-        queue.put(upload, described, None, now)
-        with suppress(BeingSent, NoSuchEntry):
-            queue.drop(sop_instance_uid, now)
+        queue.replace(sop_instance_uid, upload, described, now)
     return mended

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from service.errors import BeingSent
 from service.ingest import Attempt, Described, Upload
 from service.retry.entry import Entry, State
 from service.retry.kept import Kept
@@ -69,9 +70,14 @@ class Totals:
     outcomes: Mapping[str, int]
 
 
-def is_held(entry: Entry, now: float) -> bool:
-    """Tell whether an entry is being sent: its lease hasn't run out, and no clock was set back."""
-    return entry.state == "leased" and 0.0 < (entry.next_attempt or 0.0) - now <= LEASE
+def check_free(entry: Entry, now: float) -> None:
+    """Raise BeingSent if an entry is on its way: by a lease that hasn't run out."""
+    if entry.state == "leased" and 0.0 < (entry.next_attempt or 0.0) - now <= LEASE:
+        raise BeingSent(
+            "the entry is being sent at this moment",
+            where="id",
+            mend="look again in half a minute: it may be stored by then",
+        )
 
 
 class Queue(Protocol):
@@ -85,8 +91,17 @@ class Queue(Protocol):
     ) -> None:
         """Keep an instance durably; QueueFull at the limit."""
 
-    def lease(self, now: float) -> Lease | None:
-        """Take the oldest entry whose time has come; one whose lease has run out is among them."""
+    def replace(
+        self, sop_instance_uid: str, upload: Upload, described: Described, now: float
+    ) -> None:
+        """Put an instance in the place of an entry, limits or not; NoSuchEntry, BeingSent."""
+
+    def lease(self, now: float, *, probe: bool = False) -> Lease | None:
+        """Take the oldest entry whose time has come; one whose lease has run out is among them.
+
+        A probe takes the one that was tried least: one after the other might fail for reasons of
+        its own, and keep all the others waiting for a store that is there.
+        """
 
     def load(self, sop_instance_uid: str) -> Kept:
         """Return what is kept of an entry; NoSuchEntry, DamagedEntry."""
@@ -115,8 +130,17 @@ class Queue(Protocol):
     def revive(self, chosen: Filter, now: float) -> int:
         """Let dead and pending entries be tried at once; return how many."""
 
-    def drop(self, sop_instance_uid: str, now: float) -> None:
-        """Discard an entry for good; NoSuchEntry, BeingSent."""
+    def drop(self, sop_instance_uid: str, now: float, state: str = "") -> None:
+        """Discard an entry for good; NoSuchEntry, BeingSent.
+
+        EntryChanged if a state is given and the entry has another: somebody looked at it before.
+        """
 
     def totals(self) -> Totals:
         """Count."""
+
+    def unusable(self) -> str:
+        """Return why nothing could be put into the queue now; "" if it could."""
+
+    def close(self) -> None:
+        """Let go of the queue."""

@@ -1,5 +1,6 @@
 """Opening a queue's folder: what a crash, a full disk or a careless hand has left there."""
 
+import re
 import sqlite3
 from pathlib import Path
 
@@ -122,6 +123,12 @@ def _adopt(connection: sqlite3.Connection, path: Path) -> bool:
     """Make an entry of a file; one that can't be read is put where nobody trips over it."""
     try:
         entry = _entry_of(path)
+    except OSError as error:
+        # Whoever may read it again finds it in its place at the next start.
+        name = path.name if re.fullmatch(r"[0-9.]{1,64}", path.name) else None
+        message = "a file of the retry queue can't be read"
+        telemetry.log("ERROR", message, SOPInstanceUID=name, error=type(error).__name__)
+        return False
     except (AttributeError, ValueError):
         entry = None
     if entry is None or entry.sop_instance_uid != path.name:

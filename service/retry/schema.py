@@ -37,7 +37,7 @@ CREATE TABLE entry (
     token TEXT
 ) STRICT;
 CREATE INDEX entry_due ON entry (due) WHERE due IS NOT NULL;
-CREATE INDEX entry_waiting ON entry (number, due) WHERE due IS NOT NULL;
+CREATE INDEX entry_waiting ON entry (number, due, attempts) WHERE due IS NOT NULL;
 CREATE INDEX entry_state ON entry (state, number);
 CREATE INDEX entry_token ON entry (token) WHERE token IS NOT NULL;
 CREATE INDEX entry_reason ON entry (number, state, study_instance_uid, reason);
@@ -47,6 +47,9 @@ CREATE TABLE total (entries INTEGER NOT NULL, size INTEGER NOT NULL) STRICT;
 INSERT INTO total VALUES (0, 0);
 CREATE TRIGGER entry_added AFTER INSERT ON entry BEGIN
     UPDATE total SET entries = entries + 1, size = size + NEW.size;
+END;
+CREATE TRIGGER entry_resized AFTER UPDATE OF size ON entry BEGIN
+    UPDATE total SET size = size + NEW.size - OLD.size;
 END;
 CREATE TRIGGER entry_removed AFTER DELETE ON entry BEGIN
     UPDATE total SET entries = entries - 1, size = size - OLD.size;
@@ -60,18 +63,19 @@ _COLUMNS: Final = (
     " template, source, wire, size, state, first_seen, since, due, attempts, reason, history"
 )
 
-_CHANGING: Final = ("wire", "state", "since", "due", "attempts", "reason", "history")
+_STAYING: Final = ("sop_instance_uid", "first_seen")
 
 # A moment further ahead than any wait could be was set by a clock that has since been put back.
 _IS_DUE: Final = f"(due <= :now OR due > :now + {2 * LONGEST_WAIT})"
 
-# Oldest first. Where the oldest two thousand all wait for their time, whichever waits longest.
+# Oldest first; a probe takes what was tried least, since some may fail for no fault of the store's.
+# Where the oldest two thousand all wait for their time, whichever waits longest.
 _LEASE: Final = f"""
 UPDATE entry SET state = 'leased', due = :until, token = :token WHERE number = COALESCE(
     (SELECT number FROM (
-        SELECT number, due FROM entry INDEXED BY entry_waiting WHERE due IS NOT NULL
+        SELECT number, due, attempts FROM entry INDEXED BY entry_waiting WHERE due IS NOT NULL
         ORDER BY number LIMIT 2000
-    ) WHERE {_IS_DUE} ORDER BY number LIMIT 1),
+    ) WHERE {_IS_DUE} ORDER BY CASE WHEN :probe THEN attempts ELSE 0 END, number LIMIT 1),
     (SELECT number FROM entry WHERE due <= :now ORDER BY due LIMIT 1),
     (SELECT number FROM entry WHERE due > :now + {2 * LONGEST_WAIT} ORDER BY due LIMIT 1)
 ) RETURNING {_COLUMNS}
@@ -85,11 +89,18 @@ def save(connection: sqlite3.Connection, entry: Entry) -> None:
     row["history"] = history_text(entry.history)
     names = ", ".join(row)
     places = ", ".join(f":{name}" for name in row)
-    changed = ", ".join(f"{name} = excluded.{name}" for name in _CHANGING)
+    changed = ", ".join(f"{name} = excluded.{name}" for name in row if name not in _STAYING)
     connection.execute(
         f"INSERT INTO entry ({names}) VALUES ({places})"  # noqa: S608
         f" ON CONFLICT (sop_instance_uid) DO UPDATE SET {changed}, token = NULL",
         row,
+    )
+
+
+def resize(connection: sqlite3.Connection, sop_instance_uid: str, size: int) -> None:
+    """Write the bytes that an entry has now, and nothing else of it."""
+    connection.execute(
+        "UPDATE entry SET size = ? WHERE sop_instance_uid = ?", (size, sop_instance_uid)
     )
 
 
@@ -112,14 +123,14 @@ def is_any_due(connection: sqlite3.Connection, now: float) -> bool:
     return connection.execute(statement, {"now": now}).fetchone() is not None
 
 
-def lease(connection: sqlite3.Connection, token: str, now: float) -> Entry | None:
-    """Give the oldest entry that is due to the holder of a token."""
-    values = {"now": now, "until": now + LEASE, "token": token}
+def lease(connection: sqlite3.Connection, token: str, now: float, *, probe: bool) -> Entry | None:
+    """Give the oldest entry that is due, or to a probe the least tried, to a token's holder."""
+    values = {"now": now, "until": now + LEASE, "token": token, "probe": probe}
     rows = connection.execute(_LEASE, values).fetchall()
     return entry_of(rows[0]) if rows else None
 
 
-def is_held(connection: sqlite3.Connection, lease: Lease) -> bool:
+def is_current(connection: sqlite3.Connection, lease: Lease) -> bool:
     """Tell whether a lease is still its holder's."""
     return (
         connection.execute("SELECT 1 FROM entry WHERE token = ?", (lease.token,)).fetchone()
@@ -127,17 +138,17 @@ def is_held(connection: sqlite3.Connection, lease: Lease) -> bool:
     )
 
 
-def held(connection: sqlite3.Connection) -> tuple[int, int]:
+def filled(connection: sqlite3.Connection) -> tuple[int, int]:
     """Return how many entries the queue holds, and their bytes."""
     entries, size = connection.execute("SELECT entries, size FROM total").fetchone()
     return entries, size
 
 
 def written(connection: sqlite3.Connection) -> tuple[int, int]:
-    """Return what `held` does, once something could be written."""
+    """Return what `filled` does, once something could be written."""
     connection.execute("UPDATE total SET entries = entries + 1")
     connection.execute("UPDATE total SET entries = entries - 1")
-    return held(connection)
+    return filled(connection)
 
 
 def totals(connection: sqlite3.Connection) -> Totals:
@@ -152,7 +163,7 @@ def totals(connection: sqlite3.Connection) -> Totals:
     ).fetchone()
     return Totals(
         entries={state: by_state.get(state, 0) for state in STATES},
-        size=held(connection)[1],
+        size=filled(connection)[1],
         oldest=oldest and oldest[0],
         outcomes=dict(connection.execute("SELECT name, attempts FROM outcome")),
     )

@@ -8,8 +8,10 @@ from pydicom import DataElement, Dataset
 from pydicom.multival import MultiValue
 
 from service.dicom import json_model
+from service.errors import DamagedEntry
 from service.retry.entry import Entry, Past
 from service.retry.kept import Kept
+from service.retry.protocol import Queue
 
 _LEAST: Final = 20  # columns that a reason gets at least; a narrow terminal wraps the line
 _ROW: Final = "{:44}  {:7}  {:>4}  {:>5}  {:>4}  {:>8}  "
@@ -54,13 +56,24 @@ def past_as_json(past: Past) -> dict[str, Any]:
     }
 
 
-def whole_as_json(entry: Entry, kept: Kept) -> dict[str, Any]:
+def loaded(queue: Queue, sop_instance_uid: str) -> Kept | DamagedEntry:
+    """Return what is kept of an entry, or what is wrong with it; NoSuchEntry."""
+    try:
+        return queue.load(sop_instance_uid)
+    except DamagedEntry as error:
+        return error
+
+
+def whole_as_json(entry: Entry, kept: Kept | DamagedEntry) -> dict[str, Any]:
     """Return all of an entry but its pixels: whom the picture is of, too.
 
     The upload's attributes and the instance are objects of the DICOM JSON model (PS3.18 Annex F).
+    Of a damaged entry nothing is left to be shown but what happened to it.
     """
-    return as_json(entry) | {
-        "history": [past_as_json(past) for past in entry.history],
+    told = as_json(entry) | {"history": [past_as_json(past) for past in entry.history]}
+    if isinstance(kept, DamagedEntry):
+        return told | {"damaged": str(kept)}
+    return told | {
         "normalised": list(kept.described.changes),
         "attributes": json_model.to_json(kept.upload.attributes),
         "instance": json_model.to_json(kept.described.instance.dataset),
@@ -127,17 +140,20 @@ def _plain(text: str) -> str:
     )
 
 
-def lines(entry: Entry, kept: Kept) -> Iterator[str]:
+def lines(entry: Entry, kept: Kept | DamagedEntry) -> Iterator[str]:
     """Yield all of an entry but its pixels, for a terminal: whom the picture is of, too."""
     yield from map(_plain, _lines(entry, kept))
 
 
-def _lines(entry: Entry, kept: Kept) -> Iterator[str]:
+def _lines(entry: Entry, kept: Kept | DamagedEntry) -> Iterator[str]:
     for name, value in as_json(entry).items():
         yield f"{name}: {'-' if value in (None, '') else value}"
     yield "history:"
     for past in map(past_as_json, entry.history):
         yield "  {at}  {outcome} {status} {wire}  {reason}".format_map(past)
+    if isinstance(kept, DamagedEntry):
+        yield f"damaged: {kept}"
+        return
     yield "normalised:"
     yield from (f"  {change}" for change in kept.described.changes)
     yield "attributes of the upload:"

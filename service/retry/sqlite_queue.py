@@ -13,13 +13,11 @@ the queue alone makes rows for files without one: an index that is lost or damag
 but the attempts that it remembered.
 """
 
-import errno
-import os
 import re
 import secrets
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
@@ -28,8 +26,8 @@ from service.database import Database
 from service.durable import flush_folder, incoming, locked, opening, publish
 from service.errors import (
     BadRequest,
-    BeingSent,
     DamagedEntry,
+    EntryChanged,
     NoSuchEntry,
     QueueFull,
     QueueUnusable,
@@ -39,9 +37,9 @@ from service.retry import entry as entries
 from service.retry import kept, recovery, schema
 from service.retry.entry import Entry
 from service.retry.kept import Kept
-from service.retry.protocol import LEASE, Filter, Lease, Page, Totals, is_held
+from service.retry.protocol import LEASE, Filter, Lease, Page, Totals, check_free
+from service.retry.trouble import explained, is_of_one_file, room
 
-_RESERVE: Final = 1 << 24  # bytes
 _PATIENCE: Final = 30.0  # seconds to wait for another process's transaction
 
 
@@ -67,12 +65,9 @@ class SqliteQueue:
         self._folder = folder.absolute()
         self._limits = limits
         self._database = Database(self._folder / "queue.sqlite", _PATIENCE)
-        with _told("opened"):
+        with explained("opened"):
             recovery.make_folders(self._folder)
-            with (
-                opening(self._folder / "alive.lock") as (self._alive, alone),
-                locked(self._folder / "write.lock"),
-            ):
+            with opening(self._folder / "alive.lock") as (self._alive, alone):
                 recovery.open_index(self._folder, self._database, alone=alone)
             self._database.close()  # none may be open when a server forks its workers
 
@@ -91,46 +86,76 @@ class SqliteQueue:
         """
         pieces = kept.encode(upload, described, now)
         entry = entries.new(upload, described, attempt, now, sum(map(len, pieces)))
-        with _told("written"):
+        with explained("written"):
             with self._database.reading() as connection:
                 self._check_room(connection, entry)  # before megabytes are written in vain
-            with incoming(self._folder / "incoming", pieces) as temporary:
-                self._keep(temporary, entry, attempt)
+            with (
+                incoming(self._folder / "incoming", pieces) as temporary,
+                self._lock(),
+                self._putting(temporary, entry, attempt) as connection,
+            ):
+                self._check_room(connection, entry)
 
-    def _keep(self, temporary: Path, entry: Entry, attempt: Attempt | None) -> None:
+    def replace(
+        self, sop_instance_uid: str, upload: Upload, described: Described, now: float
+    ) -> None:
+        """Put an instance in the place of an entry, limits or not; NoSuchEntry, BeingSent."""
+        pieces = kept.encode(upload, described, now)
+        entry = entries.new(upload, described, None, now, sum(map(len, pieces)))
+        with (
+            explained("written"),
+            incoming(self._folder / "incoming", pieces) as temporary,
+            self._lock(),
+        ):
+            with self._putting(temporary, entry, None) as connection:
+                check_free(_found(connection, sop_instance_uid), now)
+                if entry.sop_instance_uid != sop_instance_uid:
+                    schema.mark_dropped(connection, sop_instance_uid)
+            if entry.sop_instance_uid != sop_instance_uid:
+                self._discard(sop_instance_uid)
+
+    @contextmanager
+    def _putting(
+        self, temporary: Path, entry: Entry, attempt: Attempt | None
+    ) -> Iterator[sqlite3.Connection]:
+        """Make an entry of a file, durably, within the transaction that the block may refuse."""
         path = self._path(entry.sop_instance_uid)
-        with locked(self._folder / "write.lock"):
-            is_new = False
-            try:
-                with self._database.writing() as connection:
-                    self._check_room(connection, entry)
-                    known = schema.find(connection, entry.sop_instance_uid)
-                    is_new = known is None
-                    publish(temporary, path)  # in the place of one that may be damaged, too
-                    if known is None:
-                        schema.save(connection, entry)
-                    elif known.state != "leased":  # whoever sends it now has the last word
-                        schema.save(connection, entries.joined(known, entry))
-                    _count(connection, attempt)
-            except BaseException:
-                if is_new:
-                    path.unlink(missing_ok=True)  # it is not acknowledged
-                raise
+        is_new = False
+        try:
+            with self._database.writing() as connection:
+                yield connection
+                known = schema.find(connection, entry.sop_instance_uid)
+                is_new = known is None
+                # What was accepted stays as it is, whatever has changed since.
+                replaced = known is None or known.state == "dead" or not _is_sound(path)
+                if replaced:
+                    publish(temporary, path)
+                if known is None:
+                    schema.save(connection, entry)
+                elif known.state != "leased":
+                    schema.save(connection, entries.joined(known, entry, replaced=replaced))
+                elif replaced:  # whoever sends it now has the last word on all else
+                    schema.resize(connection, entry.sop_instance_uid, entry.size)
+                _count(connection, attempt)
+        except BaseException:
+            if is_new:
+                path.unlink(missing_ok=True)  # it is not acknowledged
+            raise
 
-    def lease(self, now: float) -> Lease | None:
-        """Take the oldest entry whose time has come; one whose lease has run out is among them."""
+    def lease(self, now: float, *, probe: bool = False) -> Lease | None:
+        """Take the oldest entry whose time has come, or for a probe the least tried one."""
         token = secrets.token_hex(8)
-        with _told("read"):
+        with explained("read"):
             with self._database.reading() as connection:
                 if not schema.is_any_due(connection, now):
                     return None
             with self._writing() as connection:
-                entry = schema.lease(connection, token, now)
+                entry = schema.lease(connection, token, now, probe=probe)
         return Lease(entry, token) if entry else None
 
     def renew(self, leases: Sequence[Lease], now: float) -> None:
         """Hold leases for `LEASE` seconds from now."""
-        with _told("written"), self._writing() as connection:
+        with explained("written"), self._writing() as connection:
             connection.executemany(
                 "UPDATE entry SET due = ? WHERE token = ? AND state = 'leased'",
                 [(now + LEASE, lease.token) for lease in leases],
@@ -139,24 +164,26 @@ class SqliteQueue:
     def load(self, sop_instance_uid: str) -> Kept:
         """Return what is kept of an entry; NoSuchEntry, DamagedEntry."""
         self.show(sop_instance_uid)
-        with _told("read"):
+        with explained("read"):
             try:
                 return kept.decode(self._path(sop_instance_uid).read_bytes())
-            except (FileNotFoundError, ValueError) as error:
+            except (OSError, ValueError) as error:
+                if not is_of_one_file(error):
+                    raise
                 flush_folder(self._folder / "entries")  # where all are gone, no entry is at fault
                 self.show(sop_instance_uid)  # it may have been finished meanwhile
                 raise DamagedEntry(
                     "what the queue kept of the instance is damaged or gone",
                     where=f"entries/{sop_instance_uid}",
-                    mend="upload the picture again, and drop the entry",
+                    mend="upload the picture again, which mends the entry, or drop it",
                 ) from error
 
     def finish(self, sop_instance_uid: str, attempt: Attempt | None = None) -> None:
         """Let go of an instance that the store has, whoever holds its lease."""
-        with _told("written"):
+        with explained("written"):
             if not self._holds(sop_instance_uid) and attempt is None:
                 return
-            with locked(self._folder / "write.lock"):
+            with self._lock():
                 with self._database.writing() as connection:
                     schema.delete(connection, sop_instance_uid)
                     _count(connection, attempt)
@@ -182,60 +209,54 @@ class SqliteQueue:
         BadRequest
             If `after` is no such place.
         """
-        with _told("read"), self._database.reading() as connection:
+        with explained("read"), self._database.reading() as connection:
             found = schema.select(connection, chosen, limit + 1, _place(after))
         entries = [entry for _, entry in found[:limit]]
         return Page(entries, str(found[limit - 1][0]) if len(found) > limit else "")
 
     def show(self, sop_instance_uid: str) -> Entry:
         """Return one entry; NoSuchEntry."""
-        with _told("read"), self._database.reading() as connection:
-            entry = schema.find(connection, sop_instance_uid)
-        if entry is None:
-            raise NoSuchEntry("the retry queue holds no such entry", where="id")
-        return entry
+        with explained("read"), self._database.reading() as connection:
+            return _found(connection, sop_instance_uid)
 
     def revive(self, chosen: Filter, now: float) -> int:
         """Let dead and pending entries be tried at once; return how many."""
         condition, parameters = schema.where(chosen)
-        with _told("written"), self._writing() as connection:
+        with explained("written"), self._writing() as connection:
             return connection.execute(
                 "UPDATE entry SET state = 'pending', due = :now, since = :now, token = NULL"  # noqa: S608
                 f" WHERE {condition} AND NOT (state = 'leased' AND due > :now AND due <= :until)",
                 parameters | {"now": now, "until": now + LEASE},
             ).rowcount
 
-    def drop(self, sop_instance_uid: str, now: float) -> None:
-        """Discard an entry for good; NoSuchEntry, BeingSent.
+    def drop(self, sop_instance_uid: str, now: float, state: str = "") -> None:
+        """Discard an entry for good; NoSuchEntry, BeingSent, EntryChanged.
 
         It is marked first, so that no crash brings it back.
         """
-        with _told("written"), locked(self._folder / "write.lock"):
+        with explained("written"), self._lock():
             with self._database.writing() as connection:
-                entry = schema.find(connection, sop_instance_uid)
-                if entry is None:
-                    raise NoSuchEntry("the retry queue holds no such entry", where="id")
-                if is_held(entry, now):
-                    raise BeingSent(
-                        "the entry is being sent at this moment",
+                entry = _found(connection, sop_instance_uid)
+                check_free(entry, now)
+                if state and entry.state != state:
+                    raise EntryChanged(
+                        f"the entry was {state}, and is {entry.state} now",
                         where="id",
-                        mend="look again in half a minute: it may be stored by then",
+                        mend="look at it again",
                     )
                 schema.mark_dropped(connection, sop_instance_uid)
-            self._path(sop_instance_uid).unlink(missing_ok=True)
-            with self._database.writing() as connection:
-                schema.delete(connection, sop_instance_uid)
+            self._discard(sop_instance_uid)
 
     def totals(self) -> Totals:
         """Count."""
-        with _told("read"), self._database.reading() as connection:
+        with explained("read"), self._database.reading() as connection:
             return schema.totals(connection)
 
     def unusable(self) -> str:
         """Return why nothing could be put into the queue now; "" if it could."""
         try:
             with (
-                _told("written"),
+                explained("written"),
                 incoming(self._folder / "incoming", [b"\0"]),
                 self._writing() as connection,
             ):
@@ -243,19 +264,30 @@ class SqliteQueue:
         except QueueUnusable as error:
             return str(error)
         full = entries >= self._limits.entries or size >= self._limits.size
-        full = full or _room(self._folder) <= 0
+        full = full or room(self._folder) <= 0
         return f"it is full: {entries} entries of {size} bytes" if full else ""
 
     def _settle(self, lease: Lease, entry: Entry, attempt: Attempt | None) -> None:
-        with _told("written"), self._writing() as connection:
-            if schema.is_held(connection, lease):
-                schema.save(connection, entries.after(entry, attempt) if attempt else entry)
+        with explained("written"), self._writing() as connection:
+            current = schema.find(connection, entry.sop_instance_uid)
+            if current and schema.is_current(connection, lease):
+                kept_now = replace(entry, size=current.size)
+                schema.save(connection, entries.after(kept_now, attempt) if attempt else kept_now)
             _count(connection, attempt)
+
+    def _discard(self, sop_instance_uid: str) -> None:
+        """Remove what is left of an entry that is marked as dropped."""
+        self._path(sop_instance_uid).unlink(missing_ok=True)
+        with self._database.writing() as connection:
+            schema.delete(connection, sop_instance_uid)
+
+    def _lock(self) -> AbstractContextManager[None]:
+        # SQLite's own lock is unfair: a process can wait for seconds while another takes it anew.
+        return locked(self._folder / "write.lock")
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
-        # SQLite's own lock is unfair: a process can wait for seconds while another takes it anew.
-        with locked(self._folder / "write.lock"), self._database.writing() as connection:
+        with self._lock(), self._database.writing() as connection:
             yield connection
 
     def _path(self, sop_instance_uid: str) -> Path:
@@ -266,11 +298,11 @@ class SqliteQueue:
             return schema.find(connection, sop_instance_uid) is not None
 
     def _check_room(self, connection: sqlite3.Connection, entry: Entry) -> None:
-        entries, size = schema.held(connection)
+        entries, size = schema.filled(connection)
         full = {
             "QUEUE_MAX_ENTRIES": entries >= self._limits.entries,
             "QUEUE_MAX_BYTES": size + entry.size > self._limits.size,
-            "RETRY_QUEUE": entry.size > _room(self._folder),
+            "RETRY_QUEUE": entry.size > room(self._folder),
         }
         reached = [name for name, is_full in full.items() if is_full]
         if reached and not schema.find(connection, entry.sop_instance_uid):
@@ -282,15 +314,29 @@ class SqliteQueue:
             )
 
 
-def _room(folder: Path) -> int:
-    """Return the bytes that may still be put on a disk: sending and finishing need some, too."""
-    disk = os.statvfs(folder)
-    total, free = disk.f_frsize * disk.f_blocks, disk.f_frsize * disk.f_bavail
-    return free - min(_RESERVE, total // 8)
+def _found(connection: sqlite3.Connection, sop_instance_uid: str) -> Entry:
+    entry = schema.find(connection, sop_instance_uid)
+    if entry is None:
+        raise NoSuchEntry(
+            "the retry queue holds no such entry",
+            where="id",
+            mend="look for the instance in the store: it may have been stored meanwhile",
+        )
+    return entry
+
+
+def _is_sound(path: Path) -> bool:
+    try:
+        kept.decode(path.read_bytes())
+    except (OSError, ValueError) as error:
+        if is_of_one_file(error):
+            return False
+        raise
+    return True
 
 
 def _count(connection: sqlite3.Connection, attempt: Attempt | None) -> None:
-    if attempt:
+    if attempt and attempt.asked:
         schema.count_outcome(connection, type(attempt.outcome).__name__.lower())
 
 
@@ -298,17 +344,3 @@ def _place(after: str) -> int:
     if not re.fullmatch(r"\d{0,18}", after, re.ASCII):
         raise BadRequest("there is no such place in the list", where="after")
     return int(after or 0)
-
-
-@contextmanager
-def _told(done: str) -> Iterator[None]:
-    """Turn what files and SQLite raise into an error that tells what to mend."""
-    try:
-        yield
-    except (OSError, sqlite3.Error) as error:
-        why = errno.errorcode.get(getattr(error, "errno", None) or 0, "") or str(error)
-        raise QueueUnusable(
-            f"the retry queue can't be {done} ({type(error).__name__}: {why})",
-            where="RETRY_QUEUE",
-            mend="see that its folder is there, is writable and has space",
-        ) from error

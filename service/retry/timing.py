@@ -7,6 +7,7 @@ from service.dicom.outcome import Outcome, Rejected, Stored, Unavailable
 
 LONGEST_WAIT: Final = 600.0  # seconds, whatever a store asks for
 
+_LEAST_ATTEMPTS: Final = 10  # before an instance is given up, however long nobody could try
 _FIRST_WAIT: Final = 2.0  # seconds; at most so long after the first failure, then twice as long
 
 
@@ -50,8 +51,9 @@ def decide(
     chance
         From 0 to 1, drawn anew for each decision.
     max_age
-        Seconds after which to give up. Where only an operator can mend what is wrong, such as
-        credentials, nothing is given up: no instance is at fault then.
+        Seconds after which to give up, once it was tried some times. Where only an operator can
+        mend what is wrong, such as credentials, or no store was asked, nothing is given up: no
+        instance is at fault then.
     """
     match outcome:
         case Stored():
@@ -59,9 +61,11 @@ def decide(
         case Rejected():
             return GiveUp()
         case Unavailable():
-            if now - waiting.since >= max_age and not outcome.operator:
+            no_fault = outcome.operator or not outcome.asked
+            old = now - waiting.since >= max_age and waiting.attempts >= _LEAST_ATTEMPTS
+            if old and not no_fault:
                 return GiveUp()
-            return Again(now + wait(waiting.attempts, outcome.retry_after, chance))
+            return Again(now + wait(max(1, waiting.attempts), outcome.retry_after, chance))
 
 
 def wait(attempts: int, retry_after: float | None, chance: float) -> float:

@@ -11,6 +11,7 @@ from service.settings import Settings
 from service.store import read_back, watch
 from service.store.client import MAX_ANSWER, Client
 
+_GLANCE = 2.0  # seconds; whoever asks for readiness doesn't wait for long
 _JSON = {"Accept": "application/dicom+json"}
 _ANY_SYNTAX = "application/dicom; transfer-syntax=*"
 _INSTANCE = {
@@ -64,7 +65,8 @@ class DicomwebStore:
 
     def unreachable(self) -> str:
         """Return why the store can't be reached, in no words of its own; "" if it can."""
-        answer = self._client.call("GET", "/studies?limit=1", _JSON)
+        with watch.within(_GLANCE):
+            answer = self._client.call("GET", "/studies?limit=1", _JSON)
         if isinstance(answer, Unavailable):
             return answer.reason
         if answer.status == 204:  # nothing found
@@ -89,8 +91,9 @@ class DicomwebStore:
         wire = self._wire
         verdicts = self._post(stow.package(instances, wire), sop_classes)
         if wire == "json" and self._may_change_wire and _is_unsupported(verdicts):
-            self._wire = "part10"
             verdicts = self._post(stow.package(instances, "part10"), sop_classes)
+            if not _is_unsupported(verdicts):
+                self._wire = "part10"
         return verdicts
 
     def _post(self, payload: Payload, sop_classes: Mapping[str, str]) -> dict[str, Verdict]:
