@@ -10,7 +10,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3
 
 RUNTIME_PACKAGES := libturbojpeg0
 TEST_PACKAGES := $(RUNTIME_PACKAGES) dcmtk dicom3tools libgdcm-tools libimage-exiftool-perl \
-	libjpeg-turbo-progs orthanc orthanc-dicomweb
+	libjpeg-turbo-progs orthanc orthanc-dicomweb buildah debootstrap
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test check faults bench image lock clean
@@ -42,7 +42,8 @@ bench: $(VENV)/.dev ## measure on this machine; ARGS=--quick for a first look
 	$(BIN)/python -m tests.bench.queue $(ARGS)
 
 image: ## build the container image with docker or buildah
-	@if docker info >/dev/null 2>&1; then docker build -t jpegstow .; else buildah build -t jpegstow .; fi
+	@if docker info >/dev/null 2>&1; then docker build -t jpegstow .; \
+	else buildah build --format docker -t jpegstow .; fi
 
 lock: | $(BIN)/python ## bring both lock files up to date with pyproject.toml
 	$(PIP) install uv

@@ -4,16 +4,21 @@ import os
 import random
 import secrets
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from service.dicom import template, uid
 from service.dicom.budget import Budget
 from service.dicom.normalise import Policy
 from service.dicom.template import Template
 from service.errors import BadSettings, BadTemplate
-from service.ingest import Rules
-from service.retry import Drain, Limits, Pace, SqliteQueue
+from service.ingest import Rules, Store
+from service.retry import Breaker, Drain, GuardedStore, Limits, Pace, Queue, SqliteQueue
 from service.settings import Settings
 from service.store import DicomwebStore
+
+if TYPE_CHECKING:
+    from service.gcp.intake import Intake
+    from service.gcp.oidc import PushTokens
 
 _PACKAGE = Path(__file__).parent
 _NAMESPACE_FILE = "uid-namespace"
@@ -45,6 +50,41 @@ def rules(settings: Settings) -> Rules:
 def store(settings: Settings) -> DicomwebStore:
     """Return the store that the settings name."""
     return DicomwebStore(settings)
+
+
+def guarded(settings: Settings, store: DicomwebStore) -> GuardedStore:
+    """Return a store as uploads see it: asked within a deadline, left alone while it fails."""
+    return GuardedStore(store, Breaker(), settings.store_deadline)
+
+
+def intake(settings: Settings, rules: Rules, store: Store, queue: Queue) -> "Intake":
+    """Return what takes messages of Pub/Sub.
+
+    Raises
+    ------
+    BadSettings
+        If METADATA_RULES can't be read.
+    """
+    from service.gcp import metadata  # noqa: PLC0415 - only who has messages needs it
+    from service.gcp.intake import Intake, Source  # noqa: PLC0415
+    from service.gcp.objects import Buckets  # noqa: PLC0415
+
+    try:
+        patterns = metadata.rules(settings.metadata_rules)
+    except ValueError as error:
+        raise BadSettings([f"METADATA_RULES: {error}"]) from error
+    buckets = Buckets(settings.bucket_endpoint)
+    source = Source(buckets, patterns, settings.default_template, settings.max_upload_bytes)
+    return Intake(rules, store, queue, source)
+
+
+def push_tokens(settings: Settings) -> "PushTokens | None":
+    """Return what tells whose push requests are taken; None where anybody's are."""
+    from service.gcp.oidc import PushTokens  # noqa: PLC0415
+
+    if settings.push_auth == "none":
+        return None
+    return PushTokens(settings.push_keys_url, settings.push_audience, settings.push_service_account)
 
 
 def retry_queue(settings: Settings) -> SqliteQueue:

@@ -16,6 +16,7 @@ An instance says what is wrong, where, and how to mend it. No text ever holds an
     ├── Unauthorized          401  a push request without a token that can be trusted
     ├── Forbidden             403  a push request whose token is somebody else's
     ├── ObjectGone            404  a bucket holds no such object, or not in that generation
+    ├── KeysUnavailable       503  the keys of push tokens can't be had now (`gcp.oidc`)
     ├── ObjectUnavailable     503  a bucket can't be read now, or not by us
     ├── NoSuchEntry           404  the retry queue doesn't hold it, or no longer
     ├── EntryChanged          409  an entry isn't any more what somebody took it for

@@ -120,9 +120,11 @@ class RetryQueue(Protocol):
     """Where instances are kept that the store has not taken."""
 
     def put(
-        self, upload: Upload, described: Described, attempt: Attempt | None, now: float
+        self, upload: Upload, described: Described | None, attempt: Attempt | None, now: float
     ) -> None:
         """Keep an instance, so that no crash loses it: for another try, or dead if rejected.
+
+        What could not be described is kept dead, with its image.
 
         An attempt that asked no store isn't counted. Putting it again is harmless: one that waits
         already is sent as it was put first.

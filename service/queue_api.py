@@ -23,6 +23,7 @@ _FILTERS: Final = ("state", "reason", "study")
 _PAGE: Final = 100  # entries
 _LONGEST_PAGE: Final = 1000
 _LONGEST_BODY: Final = 1_000_000  # bytes
+_UNKNOWN: Final = "application/octet-stream"
 _BLOCK: Final = 65_536  # bytes
 _SUFFIXES: Final = {"image/jpeg": "jpg", "image/jls": "jls", "image/jp2": "j2k"}
 
@@ -124,9 +125,11 @@ def _limit(given: dict[str, str]) -> int:
 
 
 def _image(name: str, kept: Kept) -> Response:
-    codestream = kept.described.instance.codestream
-    content_type = stow.media_type(kept.described.instance.transfer_syntax)
-    suffix = _SUFFIXES[content_type.partition(";")[0]]
+    codestream, content_type, suffix = Codestream((kept.upload.image,)), _UNKNOWN, "bin"
+    if kept.described:
+        codestream = kept.described.instance.codestream
+        content_type = stow.media_type(kept.described.instance.transfer_syntax)
+        suffix = _SUFFIXES[content_type.partition(";")[0]]
     response = Response(_blocks(codestream), content_type=content_type)
     response.content_length = len(codestream)
     response.headers["Content-Disposition"] = f'inline; filename="{name}.{suffix}"'

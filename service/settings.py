@@ -220,6 +220,34 @@ class Settings:
         "Whether the scan of each picture is read strictly, so that no damaged one is stored.",
     )
     max_images: int = _setting(100, _integer(1, 900), "The most images in one request.")
+    push_auth: Literal["google", "none"] = _setting(
+        "google",
+        _one_of("google", "none"),
+        """Who may push to `/v1/pubsub`: who has a token of Google's for `PUSH_SERVICE_ACCOUNT`
+        (`google`), or anybody (`none`, only where `HOST` is this machine alone).""",
+    )
+    push_audience: str = _setting(
+        "",
+        _text,
+        """The audience of push tokens: what the subscription says, by default the URL that it
+        pushes to.""",
+    )
+    push_service_account: str = _setting(
+        "", _text, "The email of the service account whose tokens push requests carry."
+    )
+    push_keys_url: str = _setting(
+        "https://www.googleapis.com/oauth2/v3/certs", _text, "Where the keys of push tokens are."
+    )
+    metadata_rules: str = _setting(
+        "",
+        str.strip,
+        """Patterns of bucket objects' names, separated by blanks, whose named parts are attributes:
+        `{PatientID}/{AccessionNumber}/{name}.jpg`. The first that matches counts; `{name}` and
+        other small names stand for anything.""",
+    )
+    bucket_endpoint: str = _setting(
+        "", _text, "The URL of a bucket service of one's own, or of an emulator."
+    )
     host: str = _setting(
         "127.0.0.1", _text, "The address to listen on; `0.0.0.0` for all, as a container needs."
     )
@@ -289,6 +317,8 @@ def _contradictions(settings: Settings, environment: Mapping[str, str]) -> list[
         problems.append("DICOMWEB_TOKEN: it is empty, and DICOMWEB_AUTH is bearer")
     if settings.auth == "basic" and not settings.dicomweb_user:
         problems.append("DICOMWEB_USER: it is empty, and DICOMWEB_AUTH is basic")
+    if settings.push_auth == "none" and settings.host not in LOOPBACK:
+        problems.append("PUSH_AUTH: it is none, and HOST isn't this machine alone")
     if not settings.uid_namespace and "K_SERVICE" in environment:
         problems.append(
             "UID_NAMESPACE: it is empty on Cloud Run, where every instance of the service would "

@@ -27,8 +27,8 @@ def log(severity: Severity, message: str, **values: Any) -> None:
     line = {"severity": severity, "message": message, "time": datetime.now(UTC).isoformat()}
     line |= {name: value for name, value in values.items() if value not in (None, "", [], ())}
     # One write a line: lines of several threads and processes don't mix. Where it can't be written,
-    # on a full disk or into a closed pipe, the work goes on.
-    with suppress(OSError):
+    # on a full disk, into a closed pipe, or without any standard output, the work goes on.
+    with suppress(AttributeError, OSError, ValueError):
         sys.stdout.write(json.dumps(line, default=str) + "\n")
         sys.stdout.flush()
 

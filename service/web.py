@@ -19,7 +19,7 @@ from service.errors import BadRequest, JpegstowError
 from service.ingest import Described, Result, Rules, ingest
 from service.queue_api import add_queue
 from service.receive import UploadRequest, uploads
-from service.retry import Breaker, GuardedStore, Queue, UnaskedStore
+from service.retry import GuardedStore, Queue, UnaskedStore
 from service.settings import Settings
 from service.store import DicomwebStore
 
@@ -28,9 +28,13 @@ _CLIENT_TIMEOUT: Final = 30.0  # seconds without a byte from the client
 _PATIENCE: Final = 10.0  # seconds that a refused request may go on
 
 
-def create_app(rules: Rules, store: DicomwebStore, queue: Queue, settings: Settings) -> Flask:
-    """Return the service as a WSGI application."""
-    guarded = GuardedStore(store, Breaker(), settings.store_deadline)
+def create_app(
+    rules: Rules, store: DicomwebStore, guarded: GuardedStore, queue: Queue, settings: Settings
+) -> Flask:
+    """Return the service as a WSGI application.
+
+    Uploads go to `guarded`, which is `store` as long as that doesn't fail.
+    """
     app = Flask("jpegstow", static_folder=None)
     app.request_class = UploadRequest
     app.config["MAX_CONTENT_LENGTH"] = settings.max_upload_bytes

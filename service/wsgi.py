@@ -7,13 +7,16 @@ from service import assemble, settings, telemetry
 
 def service() -> Flask:
     """Return the service under the environment's settings."""
-    from service.web import create_app  # noqa: PLC0415 - each process loads its own half only
+    from service.push_api import add_push  # noqa: PLC0415 - each process loads its own half only
+    from service.web import create_app  # noqa: PLC0415
 
     telemetry.silence_pydicom()
     current = settings.load()
-    return create_app(
-        assemble.rules(current), assemble.store(current), assemble.retry_queue(current), current
-    )
+    rules, store = assemble.rules(current), assemble.store(current)
+    guarded, queue = assemble.guarded(current, store), assemble.retry_queue(current)
+    app = create_app(rules, store, guarded, queue, current)
+    add_push(app, assemble.intake(current, rules, guarded, queue), assemble.push_tokens(current))
+    return app
 
 
 def archive() -> Flask:

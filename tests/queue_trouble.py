@@ -11,12 +11,10 @@ from service import assemble
 from service.dicom.outcome import Stored
 from service.errors import QueueFull, QueueUnusable
 from service.retry import Filter, SqliteQueue
-from service.store import DicomwebStore
-from service.web import create_app
 from tests.peers import refused_port
 from tests.queue_gang import IMAGE
 from tests.queues import REFUSED, attempt
-from tests.serving import form, only, settings_for, upload
+from tests.serving import application, form, only, settings_for, upload
 
 DAY: Final = 86_400.0
 
@@ -32,7 +30,7 @@ def service(folder: Path) -> Iterator[FlaskClient]:
         settings = settings_for(f"http://127.0.0.1:{port}", RETRY_QUEUE=str(folder))
         queue = assemble.retry_queue(settings)
         try:
-            app = create_app(assemble.rules(settings), DicomwebStore(settings), queue, settings)
+            app = application(settings, queue)
             yield app.test_client()
         finally:
             queue.close()
@@ -60,7 +58,7 @@ def names(queue: SqliteQueue) -> set[str]:
     """Return the UIDs of all entries, each of which is whole."""
     found = {entry.sop_instance_uid for entry in queue.list(Filter(), 100_000).entries}
     for name in found:
-        assert queue.load(name).described.instance.sop_instance_uid == name
+        assert queue.load(name).instance.sop_instance_uid == name
     return found
 
 

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydicom import Dataset
 from pydicom.uid import UID
@@ -17,7 +17,7 @@ from service.dicom import attributes, part10
 from service.dicom.dataset import Instance, overlay
 from service.dicom.outcome import Outcome, Rejected, Stored, Unavailable
 from service.dicom.stow import package
-from service.ingest import Attempt, Store, Upload, describe_upload, digest_of
+from service.ingest import Attempt, Described, Store, Upload, describe_upload, digest_of
 from service.retry import (
     Drain,
     Entry,
@@ -29,6 +29,7 @@ from service.retry import (
     Queue,
     SqliteQueue,
 )
+from service.retry import kept as kept_file
 from tests.describing import PHOTOGRAPH, SAID, rules
 from tests.jpegs import make_jpeg
 
@@ -79,25 +80,47 @@ def picture(number: int = 0) -> bytes:
     return make_jpeg(16, 16, seed=number)
 
 
-def describe(image: bytes, template: str = PHOTOGRAPH, said: Mapping[str, Any] = SAID) -> Kept:
+class Made(NamedTuple):
+    """An upload, and what it became."""
+
+    upload: Upload
+    described: Described
+
+
+def decoded(data: bytes) -> Made:
+    """Read the file of an instance."""
+    return _made(kept_file.decode(data))
+
+
+def fetched(queue: Queue, name: str) -> Made:
+    """Return the instance that an entry keeps."""
+    return _made(queue.load(name))
+
+
+def _made(found: Kept) -> Made:
+    assert found.described
+    return Made(found.upload, found.described)
+
+
+def describe(image: bytes, template: str = PHOTOGRAPH, said: Mapping[str, Any] = SAID) -> Made:
     """Describe a picture for real; the upload still has its image."""
     digest, checked = digest_of(image), attributes.parse(said)
     upload = Upload(image, digest, checked, template, "file", "request")
-    return Kept(upload, describe_upload(upload, rules()))
+    return Made(upload, describe_upload(upload, rules()))
 
 
 @cache
-def numbered(number: int = 0) -> Kept:
+def numbered(number: int = 0) -> Made:
     """Return an upload of its own for each number; those of a hundred share a study."""
     said = SAID | {"InstanceNumber": number, "StudyInstanceUID": f"1.2.{number // 100}"}
     return describe(picture(), said=said)
 
 
-def copies(count: int) -> Sequence[Kept]:
+def copies(count: int) -> Sequence[Made]:
     """Return many instances cheaply: one that was described, under other UIDs."""
     upload, described = numbered()
     return [
-        Kept(upload, replace(described, instance=_renamed(described.instance, f"2.25.{number}")))
+        Made(upload, replace(described, instance=_renamed(described.instance, f"2.25.{number}")))
         for number in range(1, count + 1)
     ]
 
@@ -108,7 +131,7 @@ def _renamed(instance: Instance, sop_instance_uid: str) -> Instance:
     return replace(instance, dataset=overlay(instance.dataset, name))
 
 
-def uid_of(kept: Kept) -> str:
+def uid_of(kept: Made) -> str:
     """Return the SOP Instance UID, which is the entry's id."""
     return kept.described.instance.sop_instance_uid
 
@@ -125,7 +148,7 @@ def attempt(outcome: Outcome = DOWN, at: float = NOW, wire: str = "json") -> Att
     return Attempt(at, outcome, wire)
 
 
-def put(queue: Queue, kept: Kept, tried: Attempt | None = None, now: float = NOW) -> str:
+def put(queue: Queue, kept: Made, tried: Attempt | None = None, now: float = NOW) -> str:
     """Put an upload into a queue, and return its id."""
     queue.put(kept.upload, kept.described, tried, now)
     return uid_of(kept)

@@ -15,12 +15,14 @@ from types import TracebackType
 from typing import Any, Self
 
 import requests
+from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.datastructures import MultiDict
 from werkzeug.test import TestResponse
 
 from service import assemble, settings
-from service.retry import SqliteQueue
+from service.push_api import add_push
+from service.retry import Queue, SqliteQueue
 from service.settings import Settings
 from service.store import DicomwebStore
 from service.web import create_app
@@ -49,9 +51,18 @@ def client_for(store_url: str, **environment: str) -> FlaskClient:
     folder = mkdtemp()
     current = settings_for(store_url, **{"DATA_DIR": folder} | environment)
     queue = assemble.retry_queue(current)
-    app = create_app(assemble.rules(current), DicomwebStore(current), queue, current)
+    app = application(current, queue)
     weakref.finalize(app, _tidy, queue, folder)
     return app.test_client()
+
+
+def application(current: Settings, queue: Queue) -> Flask:
+    """Return the real application over a queue."""
+    rules, store = assemble.rules(current), DicomwebStore(current)
+    guarded = assemble.guarded(current, store)
+    app = create_app(rules, store, guarded, queue, current)
+    add_push(app, assemble.intake(current, rules, guarded, queue), assemble.push_tokens(current))
+    return app
 
 
 def _tidy(queue: SqliteQueue, folder: str) -> None:

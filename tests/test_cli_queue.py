@@ -164,7 +164,7 @@ def test_an_entry_is_shown_as_json(bench: Bench) -> None:
     name = described.instance.sop_instance_uid
     ended = bench.run("show", name, "--json")
     shown = json.loads(ended.stdout)
-    assert list(shown) == [*ENTRY_KEYS, "history", "normalised", "attributes", "instance"]
+    assert list(shown) == [*ENTRY_KEYS, "history", "key", "normalised", "attributes", "instance"]
     assert {key: shown[key] for key in ENTRY_KEYS} == bench.listed()[0]
     (past,) = shown["history"]
     assert list(past) == ["at", "outcome", "status", "reason", "wire"]

@@ -75,7 +75,7 @@ def test_a_dead_entry_is_described_anew(bench: Bench) -> None:
     (new,) = ended.stdout.split()
     assert new != old
     assert bench.ids() == [new]
-    dataset = bench.queue.load(new).described.instance.dataset
+    dataset = bench.queue.load(new).instance.dataset
     assert (dataset.PatientID, dataset.PatientName) == ("Rucio-8", "Quixote^Alonso")
     assert bench.listed()[0]["template"] == CAPTURE
     assert bench.state(new) == "pending"
@@ -86,7 +86,7 @@ def test_a_metadata_file_describes_anew_too(bench: Bench, tmp_path: Path) -> Non
     said = tmp_path / "said.json"
     said.write_text('{"PatientID": "Rucio-8"}')
     (new,) = bench.run("retry", old, "--metadata", said).stdout.split()
-    assert bench.queue.load(new).described.instance.dataset.PatientID == "Rucio-8"
+    assert bench.queue.load(new).instance.dataset.PatientID == "Rucio-8"
 
 
 def test_one_that_cant_be_mended_keeps_no_other_from_it(bench: Bench) -> None:

@@ -30,12 +30,13 @@ MAY_IMPORT = {
     "answers": {"errors"},
     "metrics": {"retry"},
     "web": LINE | {"store", "retry", "receive", "answers", "queue_api"},
+    "push_api": {"errors", "gcp"},
     "queue_api": LINE | {"retry", "answers", "metrics"},
     "processes": {"settings", "telemetry"},
     "sending": LINE | {"store", "sending"},
     "census": LINE | {"sending", "census"},
     "dicomweb": LEAVES | {"dicom", "archive", "dicomweb"},
-    "wsgi": LEAVES | {"assemble", "web", "archive", "dicomweb"},
+    "wsgi": LEAVES | {"assemble", "web", "push_api", "archive", "dicomweb"},
 }
 MAY_IMPORT["cli"] = {*MAY_IMPORT, "cli"}
 NETWORK = {"asyncio", "http", "logging", "socket", "urllib"}

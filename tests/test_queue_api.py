@@ -134,7 +134,7 @@ def test_one_entry_is_shown_with_all_but_its_pixels(refusing: Service) -> None:
     shown = refusing.client.get(told["queue"])
     assert shown.headers["Cache-Control"] == "no-store"
     entry = shown.get_json()
-    assert list(entry)[-4:] == ["history", "normalised", "attributes", "instance"]
+    assert list(entry)[-5:] == ["history", "key", "normalised", "attributes", "instance"]
     for name in ("SOPInstanceUID", "StudyInstanceUID", "SOPClassUID", "normalised"):
         assert entry[name] == told[name]
     (attempt,) = entry["history"]

@@ -7,10 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from service import assemble
 from service.retry import Filter, Limits, SqliteQueue
-from service.store import DicomwebStore
-from service.web import create_app
 from tests.jpegs import make_jpeg
 from tests.peers import failed, instances_in, parts_of, stored
 from tests.queue_service import (
@@ -25,7 +22,7 @@ from tests.queue_service import (
     problem_of,
     service,
 )
-from tests.serving import post, settings_for
+from tests.serving import application, post, settings_for
 
 
 @pytest.fixture
@@ -219,7 +216,7 @@ def test_an_entry_that_is_stored_before_the_answer_is_named_all_the_same(tmp_pat
 
     settings = settings_for(NOBODY, DATA_DIR=str(tmp_path))
     queue = Swift(tmp_path / "queue", Limits(10, 1 << 30))
-    client = create_app(assemble.rules(settings), DicomwebStore(settings), queue, settings)
+    client = application(settings, queue)
     response = post(client.test_client(), JPEG, **SAID)
     url = response.headers["Location"]
     response = client.test_client().post(f"{url}/retry")

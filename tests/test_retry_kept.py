@@ -19,10 +19,10 @@ from service.dicom.exif import PHOTO
 from service.dicom.exif_attributes import used
 from service.errors import JpegstowError
 from service.ingest import Rules, describe_normalised
-from service.retry import Kept, kept
+from service.retry import kept
 from tests.describing import CAPTURE, PHOTOGRAPH, SAID, rules
 from tests.jpegs import make_jpeg, picture
-from tests.queues import NOW, bodies, describe, numbered
+from tests.queues import NOW, Made, bodies, decoded, describe, numbered
 from tests.streams import of_process
 
 RULES: Final[Rules] = rules()
@@ -81,13 +81,13 @@ PICTURES = {
 }
 
 
-def written(put: Kept) -> bytes:
+def written(put: Made) -> bytes:
     return b"".join(kept.encode(*put, NOW))
 
 
-def check(put: Kept) -> Kept:
+def check(put: Made) -> Made:
     """Hold what is read from an entry's file to what was written."""
-    read = kept.decode(written(put))
+    read = decoded(written(put))
     assert bodies(read.described.instance) == bodies(put.described.instance)
     assert read.described.instance.transfer_syntax == put.described.instance.transfer_syntax
     assert read.described.changes == put.described.changes
@@ -170,7 +170,7 @@ def test_hypothesis_describes_something() -> None:
     )
 
 
-def with_elements(**values: Any) -> Kept:
+def with_elements(**values: Any) -> Made:
     """Describe a picture, and give its data set what only a template could say so."""
     put = numbered()
     above = Dataset()
@@ -178,7 +178,7 @@ def with_elements(**values: Any) -> Kept:
         setattr(above, keyword, value)
     instance = put.described.instance
     changed = replace(instance, dataset=overlay(instance.dataset, above))
-    return Kept(put.upload, replace(put.described, instance=changed))
+    return Made(put.upload, replace(put.described, instance=changed))
 
 
 def test_numbers_are_kept_as_they_were_written() -> None:
@@ -222,7 +222,7 @@ def test_real_pictures_come_back_as_they_were(corpus: list[Path]) -> None:
             put = describe(data, PHOTOGRAPH, RICH)
         except JpegstowError:
             continue
-        read = kept.decode(written(put))
+        read = decoded(written(put))
         pairs = zip(bodies(read.described.instance), bodies(put.described.instance), strict=True)
         assert all(without_boundary(one) == without_boundary(other) for one, other in pairs)
         checked += 1
@@ -231,7 +231,7 @@ def test_real_pictures_come_back_as_they_were(corpus: list[Path]) -> None:
 
 @pytest.mark.parametrize("name", PICTURES)
 def test_what_is_kept_can_be_described_again(name: str) -> None:
-    read = kept.decode(written(describe(PICTURES[name], CAPTURE)))
+    read = decoded(written(describe(PICTURES[name], CAPTURE)))
     again = describe_normalised(read.upload, read.described.normalised, RULES)
     assert bodies(again.instance) == bodies(read.described.instance)
     assert again.changes == read.described.changes
@@ -239,7 +239,7 @@ def test_what_is_kept_can_be_described_again(name: str) -> None:
 
 def test_nothing_of_exif_is_kept_that_names_a_place() -> None:
     put = describe(PICTURES["camera"])
-    read = kept.decode(written(put))
+    read = decoded(written(put))
     assert set(read.described.normalised.tags) == {(PHOTO, 0x9003)}
     assert b"Zebedee" not in written(describe(PICTURES["progressive"]))
 
@@ -254,7 +254,7 @@ def test_the_head_is_read_without_the_codestream() -> None:
     put = numbered()
     found, first_seen = kept.read_head(BytesIO(written(put)[:-100]))
     assert first_seen == NOW
-    assert found.described.instance.sop_instance_uid == put.described.instance.sop_instance_uid
+    assert found.instance.sop_instance_uid == put.described.instance.sop_instance_uid
     assert found.upload == replace(put.upload, image=b"")
 
 
@@ -266,13 +266,13 @@ def test_any_flipped_bit_is_found(place: int, bit: int) -> None:
     data = bytearray(FILE)
     data[place] ^= 1 << bit
     with pytest.raises(ValueError, match="isn't what was written"):
-        kept.decode(bytes(data))
+        decoded(bytes(data))
 
 
 @given(st.integers(0, len(FILE) - 1))
 def test_any_cut_is_found(length: int) -> None:
     with pytest.raises(ValueError, match="isn't what was written"):
-        kept.decode(FILE[:length])
+        decoded(FILE[:length])
 
 
 @settings(max_examples=30)
@@ -280,7 +280,7 @@ def test_any_cut_is_found(length: int) -> None:
 def test_other_bytes_are_refused(data: bytes) -> None:
     for given_bytes in (data, FILE + data + b"x", data + b"\n" + FILE):
         with pytest.raises(ValueError, match="isn't what was written"):
-            kept.decode(given_bytes)
+            decoded(given_bytes)
 
 
 MODEL = json.loads(FILE.partition(b"\n")[0])

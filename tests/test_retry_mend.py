@@ -16,6 +16,7 @@ from tests.queues import (
     bodies,
     describe,
     everything,
+    fetched,
     leased,
     numbered,
     picture,
@@ -47,7 +48,7 @@ def test_a_mended_entry_is_what_an_upload_with_these_words_would_have_been(
     expected = describe(picture(), said=SAID | {"PatientID": "P-8", "PatientSex": "M"})
     assert name == uid_of(expected) != dead
     assert uids(queue) == [name]
-    loaded = queue.load(name)
+    loaded = fetched(queue, name)
     assert bodies(loaded.described.instance) == bodies(expected.described.instance)
     assert loaded.upload.attributes == expected.upload.attributes
     entry = queue.show(name)
@@ -63,7 +64,7 @@ def test_another_template_makes_another_instance(queue: SqliteQueue, dead: str) 
 
 def test_an_attribute_may_be_taken_away(queue: SqliteQueue, dead: str) -> None:
     name = mend(queue, dead, Correction({"PatientSex": ""}), RULES, NOW)
-    assert not queue.load(name).described.instance.dataset.PatientSex
+    assert not queue.load(name).instance.dataset.PatientSex
 
 
 def test_a_mended_entry_can_be_mended_again(queue: SqliteQueue, dead: str) -> None:

@@ -14,11 +14,12 @@ import pytest
 
 from service.dicom.dataset import Instance
 from service.dicom.outcome import Outcome, Stored, Unavailable
-from service.retry import LEASE, Drain, Kept, Pace, Queue
+from service.retry import LEASE, Drain, Pace, Queue
 from tests.queues import (
     DOWN,
     NOW,
     WEEK,
+    Made,
     copies,
     drain_of,
     put,
@@ -61,7 +62,7 @@ class Site:
         return {name: outcome}
 
 
-def run(site: Site, queue: Queue, drain: Drain, arrivals: Sequence[tuple[float, Kept]]) -> None:
+def run(site: Site, queue: Queue, drain: Drain, arrivals: Sequence[tuple[float, Made]]) -> None:
     """Let uploads arrive at their moments, and drain until the queue is empty."""
     order = count()
     events: list[tuple[float, int, Any]] = [(at, next(order), kept) for at, kept in arrivals]
@@ -70,7 +71,7 @@ def run(site: Site, queue: Queue, drain: Drain, arrivals: Sequence[tuple[float, 
     while events or any(queue.totals().entries.values()):
         if events and events[0][0] <= site.now + POLL:
             site.now, _, event = heapq.heappop(events)
-            if isinstance(event, Kept):
+            if isinstance(event, Made):
                 put(queue, event, None, site.now)
             else:
                 lease, outcome = event

@@ -20,6 +20,7 @@ from tests.queues import (
     attempt,
     bodies,
     everything,
+    fetched,
     leased,
     numbered,
     put,
@@ -71,7 +72,7 @@ def test_what_is_put_in_is_shown_listed_and_loaded(queue: Queue) -> None:
     assert shown.history == (Past(NOW, "unavailable", 503, DOWN.reason, "json"),)
     assert shown.size > len(b"".join(instance.codestream))
     assert everything(queue) == [shown]
-    loaded = queue.load(name)
+    loaded = fetched(queue, name)
     assert bodies(loaded.described.instance) == bodies(instance)
     assert loaded.described.changes == kept.described.changes
     assert (loaded.upload.attributes, loaded.upload.digest) == (
@@ -221,7 +222,7 @@ def test_what_is_not_there_is_told(queue: Queue, name: str) -> None:
     queue.finish(name)
     assert queue.revive(Filter(instance=name or "none"), NOW) == 0
     assert everything(queue) == before
-    assert bodies(queue.load(uid_of(numbered())).described.instance)
+    assert bodies(queue.load(uid_of(numbered())).instance)
 
 
 def test_a_dropped_entry_is_gone(queue: Queue) -> None:
@@ -231,7 +232,7 @@ def test_a_dropped_entry_is_gone(queue: Queue) -> None:
         queue.show(one)
     assert uids(queue) == [other]
     assert put(queue, numbered(0), None, NOW + 5) == one
-    assert bodies(queue.load(one).described.instance) == bodies(numbered(0).described.instance)
+    assert bodies(queue.load(one).instance) == bodies(numbered(0).described.instance)
 
 
 def test_what_is_being_sent_is_not_dropped_until_its_lease_has_run_out(queue: Queue) -> None:

@@ -57,7 +57,7 @@ def check_whole(folder: Path, names: list[str]) -> None:
         assert uids(queue) == names
         for name in names:
             expected = numbered(NAMES.index(name)).described.instance
-            assert bodies(queue.load(name).described.instance) == bodies(expected)
+            assert bodies(queue.load(name).instance) == bodies(expected)
         totals = queue.totals()
         assert totals.size == sum(entry.size for entry in everything(queue))
         assert sum(totals.entries.values()) == len(names)

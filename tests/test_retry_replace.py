@@ -12,7 +12,7 @@ import pytest
 from service.dicom.outcome import Rejected, Unavailable
 from service.errors import BeingSent, DamagedEntry, NoSuchEntry, QueueFull
 from service.ingest import Attempt, Upload, describe_upload, digest_of
-from service.retry import LEASE, Filter, Kept, Limits, SqliteQueue
+from service.retry import LEASE, Filter, Limits, SqliteQueue
 from tests.describing import PHOTOGRAPH, rules
 from tests.jpegs import make_jpeg
 from tests.queues import (
@@ -20,9 +20,11 @@ from tests.queues import (
     NOW,
     REFUSED,
     ROOMY,
+    Made,
     attempt,
     bodies,
     everything,
+    fetched,
     leased,
     numbered,
     put,
@@ -33,12 +35,12 @@ from tests.queues import (
 
 
 @cache
-def under(policy: str) -> Kept:
+def under(policy: str) -> Made:
     """Describe a picture on its side: the same UIDs under each policy, and another codestream."""
     image = make_jpeg(63, 47, orientation=6)
     said = numbered().upload.attributes
     upload = Upload(image, digest_of(image), said, PHOTOGRAPH, "http", "request")
-    return Kept(upload, describe_upload(upload, rules(UPRIGHT=policy)))
+    return Made(upload, describe_upload(upload, rules(UPRIGHT=policy)))
 
 
 TURNED, LYING = under("reencode"), under("lossless-or-keep")
@@ -57,10 +59,10 @@ def queue(folder: Path) -> Iterator[SqliteQueue]:
         yield opened
 
 
-def check_is(queue: SqliteQueue, folder: Path, expected: Kept) -> None:
+def check_is(queue: SqliteQueue, folder: Path, expected: Made) -> None:
     """Hold the only entry, its file and the totals to one instance."""
     (entry,) = everything(queue)
-    loaded = queue.load(entry.sop_instance_uid)
+    loaded = fetched(queue, entry.sop_instance_uid)
     assert bodies(loaded.described.instance) == bodies(expected.described.instance)
     assert loaded.described.changes == expected.described.changes
     check_sizes(queue, folder)
@@ -135,10 +137,10 @@ def test_what_is_found_damaged_while_it_is_being_sent_is_mended_too(
     assert shown.size != lease.entry.size
     queue.put_back(lease, NOW + 10, attempt())
     assert (queue.show(NAME).size, queue.totals().size) == (shown.size, shown.size)
-    assert bodies(queue.load(NAME).described.instance) == bodies(LYING.described.instance)
+    assert bodies(queue.load(NAME).instance) == bodies(LYING.described.instance)
 
 
-def replace(queue: SqliteQueue, name: str, kept: Kept, now: float = NOW + 5) -> None:
+def replace(queue: SqliteQueue, name: str, kept: Made, now: float = NOW + 5) -> None:
     queue.replace(name, kept.upload, kept.described, now)
 
 

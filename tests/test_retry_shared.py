@@ -123,7 +123,7 @@ def test_what_was_acknowledged_before_a_kill_is_there_and_whole(
         assert there[: len(known)] == known
         for n, name in enumerate(there):
             expected = bodies(numbered(n).described.instance)
-            assert bodies(queue.load(name).described.instance) == expected
+            assert bodies(queue.load(name).instance) == expected
         assert [leased(queue).entry.sop_instance_uid for _ in there] == there
 
 

@@ -3,7 +3,8 @@
 import click
 
 from service import __version__, telemetry
-from service.cli import knowledge, offline, queue, running
+from service.cli import knowledge, messages, offline, queue, running
+from service.cli.doctor import doctor
 from service.cli.send import send
 
 
@@ -22,6 +23,8 @@ for command in (
     running.retry,
     queue.group,
     running.archive,
+    messages.pull_,
+    messages.backfill_,
     send,
     offline.convert,
     offline.inspect,
@@ -29,5 +32,6 @@ for command in (
     knowledge.templates,
     knowledge.codes,
     knowledge.settings_,
+    doctor,
 ):
     main.add_command(command)

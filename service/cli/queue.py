@@ -264,7 +264,7 @@ def _mending(queue: SqliteQueue, correction: Correction, current: Settings) -> C
 
 
 def _export(queue: SqliteQueue, name: str, folder: Path) -> None:
-    instance = queue.load(name).described.instance
+    instance = queue.load(name).instance
     pieces = part10.encode(instance.dataset, instance.codestream, instance.transfer_syntax)
     target = folder / f"{name}.dcm"
     if not target.exists():

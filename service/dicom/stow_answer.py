@@ -147,7 +147,8 @@ def _unnamed(status: int, answer: dict[str, Any], body: bytes) -> Verdict:
     if status != 409:
         said = f"the store answered {status} without naming the instance as stored"
         # What isn't even DICOM comes of a login page, a proxy, another service.
-        return Unavailable(said, status=status, operator=not answer)
+        is_dicom = any(re.fullmatch("[0-9A-Fa-f]{8}", tag) for tag in answer)
+        return Unavailable(said, status=status, operator=not is_dicom)
     if "already exists" in detail.lower():
         return Conflict(f"the store answered 409: {detail}", status=status)
     return Rejected(f"the store answered 409: {detail or 'no reason given'}", status=status)

@@ -71,8 +71,10 @@ class Drain:
         """Send an entry, and return what came of it; whatever goes wrong is an outcome."""
         name = lease.entry.sop_instance_uid
         try:
-            instance = self._queue.load(name).described.instance
-            return self._store.store([instance])[name]
+            described = self._queue.load(name).described
+            if described is None:
+                return Rejected("it has not been described", asked=False)
+            return self._store.store([described.instance])[name]
         except NoSuchEntry:
             return Unavailable("the entry is gone", asked=False)
         except DamagedEntry as error:

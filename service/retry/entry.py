@@ -3,6 +3,7 @@
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from service.dicom import uid
 from service.dicom.outcome import Rejected, Unavailable
 from service.ingest import Attempt, Described, Upload
 from service.retry.timing import LONGEST_WAIT
@@ -31,7 +32,8 @@ class Entry:
     Attributes
     ----------
     sop_instance_uid
-        The entry's id too.
+        The entry's id too. What could not be described has a name of its own here, and no other
+        UIDs and no transfer syntax.
     wire
         The wire format of the last attempt; empty before the first.
     size
@@ -60,26 +62,34 @@ class Entry:
     reason: str
     history: tuple[Past, ...]
 
+    @property
+    def is_described(self) -> bool:
+        """Whether it holds an instance; else an upload that is none yet."""
+        return self.transfer_syntax != ""
+
 
 def new(
-    upload: Upload, described: Described, attempt: Attempt | None, now: float, size: int
+    upload: Upload, described: Described | None, attempt: Attempt | None, now: float, size: int
 ) -> Entry:
-    """Return the entry of an instance that was tried once, or not yet; `size` is in bytes."""
-    instance = described.instance
+    """Return the entry of an instance that was tried once, or not yet; `size` is in bytes.
+
+    What could not be described is dead from the beginning.
+    """
+    instance = described.instance if described else None
     entry = Entry(
-        sop_instance_uid=instance.sop_instance_uid,
-        series_instance_uid=instance.series_instance_uid,
-        study_instance_uid=instance.study_instance_uid,
-        sop_class_uid=instance.sop_class_uid,
-        transfer_syntax=instance.transfer_syntax,
+        sop_instance_uid=instance.sop_instance_uid if instance else undescribed_name(upload),
+        series_instance_uid=instance.series_instance_uid if instance else "",
+        study_instance_uid=instance.study_instance_uid if instance else "",
+        sop_class_uid=instance.sop_class_uid if instance else "",
+        transfer_syntax=instance.transfer_syntax if instance else "",
         template=upload.template,
         source=upload.source,
         wire="",
         size=size,
-        state="pending",
+        state="pending" if instance else "dead",
         first_seen=now,
         since=now,
-        next_attempt=now,
+        next_attempt=now if instance else None,
         attempts=0,
         reason="",
         history=(),
@@ -92,6 +102,13 @@ def new(
         case Unavailable(retry_after=seconds) if seconds:
             entry = replace(entry, next_attempt=now + min(LONGEST_WAIT, seconds))
     return after(entry, attempt)
+
+
+def undescribed_name(upload: Upload) -> str:
+    """Name an upload that could not be described: the same one has the same name."""
+    said = uid.canonical(upload.attributes)
+    names = (upload.digest, upload.template, upload.idempotency_key, said)
+    return f"undescribed-{uid.digest(*names)[:32]}"
 
 
 def joined(known: Entry, entry: Entry, *, replaced: bool) -> Entry:

@@ -17,6 +17,7 @@ from service.dicom.dataset import Instance
 from service.dicom.encapsulation import Encapsulation
 from service.dicom.exif_attributes import Tags, used
 from service.dicom.normalise import Normalised
+from service.errors import BadRequest
 from service.ingest import Described, Upload
 
 _VERSION: Final = 1
@@ -25,13 +26,20 @@ _LONGEST_HEAD: Final = 1 << 26
 
 
 class Kept(NamedTuple):
-    """An upload without its image, and what it became."""
+    """An upload without its image, and what it became; or with it, if it could not be described."""
 
     upload: Upload
-    described: Described
+    described: Described | None
+
+    @property
+    def instance(self) -> Instance:
+        """The instance; BadRequest if it has never been described."""
+        if self.described is None:
+            raise BadRequest("it has never been described, and is no instance yet", where="id")
+        return self.described.instance
 
 
-def encode(upload: Upload, described: Described, first_seen: float) -> tuple[Buffer, ...]:
+def encode(upload: Upload, described: Described | None, first_seen: float) -> tuple[Buffer, ...]:
     """Return the file's pieces; those of the codestream are not copied.
 
     Parameters
@@ -39,7 +47,7 @@ def encode(upload: Upload, described: Described, first_seen: float) -> tuple[Buf
     first_seen
         In seconds since 1970.
     """
-    codestream = described.instance.codestream
+    codestream = described.instance.codestream if described else Codestream((upload.image,))
     head = json_model.dumps(_model(upload, described, first_seen)) + b"\n"
     digest = hashlib.sha256(head)
     for piece in codestream:
@@ -83,16 +91,18 @@ def read_head(file: BinaryIO) -> tuple[Kept, float]:
 def _kept(model: dict[str, Any], codestream: Codestream) -> Kept:
     if model["version"] != _VERSION:
         raise ValueError(f"the file isn't of version {_VERSION}")
+    said = dict(model["upload"])
+    said["attributes"] = json_model.from_json(said["attributes"])
+    if model["dataset"] is None:
+        return Kept(Upload(image=bytes(codestream), **said), None)
     normalised = _normalised(model["normalised"], codestream)
     dataset = json_model.from_json(model["dataset"])
     instance = Instance(dataset, codestream, normalised.encapsulation.transfer_syntax)
-    said = dict(model["upload"])
-    said["attributes"] = json_model.from_json(said["attributes"])
     changes = tuple(model["changes"])
     return Kept(Upload(image=b"", **said), Described(instance, normalised, changes))
 
 
-def _model(upload: Upload, described: Described, first_seen: float) -> dict[str, Any]:
+def _model(upload: Upload, described: Described | None, first_seen: float) -> dict[str, Any]:
     said = {
         "digest": upload.digest,
         "attributes": json_model.to_exact_json(upload.attributes),
@@ -104,10 +114,10 @@ def _model(upload: Upload, described: Described, first_seen: float) -> dict[str,
     return {
         "version": _VERSION,
         "first_seen": first_seen,
-        "dataset": json_model.to_exact_json(described.instance.dataset),
-        "changes": described.changes,
+        "dataset": described and json_model.to_exact_json(described.instance.dataset),
+        "changes": described.changes if described else [],
         "upload": said,
-        "normalised": _found(described.normalised),
+        "normalised": described and _found(described.normalised),
     }
 
 

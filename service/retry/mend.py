@@ -6,7 +6,8 @@ from typing import Any
 
 from service.dicom import attributes
 from service.dicom.dataset import overlay
-from service.ingest import Rules, describe_normalised
+from service.errors import BadRequest
+from service.ingest import Rules, describe_normalised, describe_upload
 from service.retry.protocol import Filter, Queue, check_free
 
 
@@ -27,9 +28,22 @@ class Correction:
 
 
 def retry(queue: Queue, sop_instance_uid: str, now: float) -> None:
-    """Let an entry be tried at once; NoSuchEntry, BeingSent."""
+    """Let an entry be tried at once.
+
+    Raises
+    ------
+    JpegstowError
+        NoSuchEntry, BeingSent; BadRequest if it has never been described, and so only `mend` helps.
+    """
     if not queue.revive(Filter(instance=sop_instance_uid), now):
-        check_free(queue.show(sop_instance_uid), now)
+        entry = queue.show(sop_instance_uid)
+        check_free(entry, now)
+        if not entry.is_described:
+            raise BadRequest(
+                "what was wrong with it still is: it could not be described",
+                where="id",
+                mend="retry it with better attributes, or with a template, or upload it again",
+            )
 
 
 def mend(
@@ -60,10 +74,13 @@ def mend(
         attributes=overlay(found.upload.attributes, said),
         template=correction.template or found.upload.template,
     )
-    described = describe_normalised(upload, found.described.normalised, rules)
+    if found.described:
+        described = describe_normalised(upload, found.described.normalised, rules)
+    else:
+        described = describe_upload(upload, rules)
     mended = described.instance.sop_instance_uid
     if mended == sop_instance_uid:
-        retry(queue, mended, now)
+        queue.revive(Filter(instance=mended), now)
     else:
         queue.replace(sop_instance_uid, upload, described, now)
     return mended

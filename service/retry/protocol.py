@@ -87,9 +87,9 @@ class Queue(Protocol):
     """
 
     def put(
-        self, upload: Upload, described: Described, attempt: Attempt | None, now: float
+        self, upload: Upload, described: Described | None, attempt: Attempt | None, now: float
     ) -> None:
-        """Keep an instance durably; QueueFull at the limit."""
+        """Keep an instance durably, or as dead what could not be described; QueueFull."""
 
     def replace(
         self, sop_instance_uid: str, upload: Upload, described: Described, now: float
@@ -128,7 +128,7 @@ class Queue(Protocol):
         """Return one entry; NoSuchEntry."""
 
     def revive(self, chosen: Filter, now: float) -> int:
-        """Let dead and pending entries be tried at once; return how many."""
+        """Let dead and pending instances be tried at once; return how many."""
 
     def drop(self, sop_instance_uid: str, now: float, state: str = "") -> None:
         """Discard an entry for good; NoSuchEntry, BeingSent.

@@ -11,6 +11,7 @@ from service.errors import QueueUnusable
 from service.retry import entry as entries
 from service.retry import kept, schema
 from service.retry.entry import Entry
+from service.retry.trouble import clear
 
 _FOLDER_MODE = 0o700  # what is kept holds names
 _FILE_MODE = 0o600
@@ -101,7 +102,7 @@ def _mend(folder: Path, database: Database) -> None:
         for (name,) in connection.execute(
             "SELECT sop_instance_uid FROM entry WHERE state = 'dropped'"
         ).fetchall():
-            (folder / "entries" / name).unlink(missing_ok=True)
+            clear(folder / "entries" / name)
             schema.delete(connection, name)
         adopted = sum(_adopt(connection, path) for path in _orphans(connection, folder))
     if adopted:

@@ -193,6 +193,17 @@ def select(
     return [(row[0], entry_of(row[1:])) for row in rows]
 
 
+def revive(connection: sqlite3.Connection, chosen: Filter, now: float) -> int:
+    """Make instances due that nobody is sending; return how many."""
+    condition, parameters = where(chosen)
+    return connection.execute(
+        "UPDATE entry SET state = 'pending', due = :now, since = :now, token = NULL"  # noqa: S608
+        f" WHERE {condition} AND transfer_syntax <> ''"
+        " AND NOT (state = 'leased' AND due > :now AND due <= :until)",
+        parameters | {"now": now, "until": now + LEASE},
+    ).rowcount
+
+
 def where(chosen: Filter) -> tuple[str, dict[str, Any]]:
     """Return a condition in SQL, and its parameters."""
     conditions = {

@@ -29,7 +29,7 @@ def as_json(entry: Entry) -> dict[str, Any]:
     return {
         "id": entry.sop_instance_uid,
         "state": entry.state,
-        "SOPInstanceUID": entry.sop_instance_uid,
+        "SOPInstanceUID": entry.sop_instance_uid if entry.is_described else "",
         "SeriesInstanceUID": entry.series_instance_uid,
         "StudyInstanceUID": entry.study_instance_uid,
         "SOPClassUID": entry.sop_class_uid,
@@ -74,9 +74,10 @@ def whole_as_json(entry: Entry, kept: Kept | DamagedEntry) -> dict[str, Any]:
     if isinstance(kept, DamagedEntry):
         return told | {"damaged": str(kept)}
     return told | {
-        "normalised": list(kept.described.changes),
+        "key": kept.upload.idempotency_key,
+        "normalised": list(kept.described.changes) if kept.described else [],
         "attributes": json_model.to_json(kept.upload.attributes),
-        "instance": json_model.to_json(kept.described.instance.dataset),
+        "instance": kept.described and json_model.to_json(kept.described.instance.dataset),
     }
 
 
@@ -154,10 +155,14 @@ def _lines(entry: Entry, kept: Kept | DamagedEntry) -> Iterator[str]:
     if isinstance(kept, DamagedEntry):
         yield f"damaged: {kept}"
         return
-    yield "normalised:"
-    yield from (f"  {change}" for change in kept.described.changes)
+    if kept.described:
+        yield "normalised:"
+        yield from (f"  {change}" for change in kept.described.changes)
+    yield f"key: {kept.upload.idempotency_key or '-'}"
     yield "attributes of the upload:"
     yield from _attributes(kept.upload.attributes, "  ")
+    if kept.described is None:
+        return
     yield "attributes of the instance:"
     yield from _attributes(kept.described.instance.dataset, "  ")
 

@@ -38,7 +38,7 @@ from service.retry import kept, recovery, schema
 from service.retry.entry import Entry
 from service.retry.kept import Kept
 from service.retry.protocol import LEASE, Filter, Lease, Page, Totals, check_free
-from service.retry.trouble import explained, is_of_one_file, room
+from service.retry.trouble import clear, explained, is_of_one_file, room
 
 _PATIENCE: Final = 30.0  # seconds to wait for another process's transaction
 
@@ -77,7 +77,7 @@ class SqliteQueue:
         self._alive.close()
 
     def put(
-        self, upload: Upload, described: Described, attempt: Attempt | None, now: float
+        self, upload: Upload, described: Described | None, attempt: Attempt | None, now: float
     ) -> None:
         """Keep an instance durably: its file whole, its row, both on the disk.
 
@@ -129,6 +129,8 @@ class SqliteQueue:
                 # What was accepted stays as it is, whatever has changed since.
                 replaced = known is None or known.state == "dead" or not _is_sound(path)
                 if replaced:
+                    if path.is_dir():
+                        clear(path)
                     publish(temporary, path)
                 if known is None:
                     schema.save(connection, entry)
@@ -187,7 +189,7 @@ class SqliteQueue:
                 with self._database.writing() as connection:
                     schema.delete(connection, sop_instance_uid)
                     _count(connection, attempt)
-                self._path(sop_instance_uid).unlink(missing_ok=True)
+                clear(self._path(sop_instance_uid))
 
     def put_back(self, lease: Lease, not_before: float, attempt: Attempt | None) -> None:
         """Let an entry wait on; without an attempt, as if it had not been taken.
@@ -220,14 +222,9 @@ class SqliteQueue:
             return _found(connection, sop_instance_uid)
 
     def revive(self, chosen: Filter, now: float) -> int:
-        """Let dead and pending entries be tried at once; return how many."""
-        condition, parameters = schema.where(chosen)
+        """Let dead and pending instances be tried at once; return how many."""
         with explained("written"), self._writing() as connection:
-            return connection.execute(
-                "UPDATE entry SET state = 'pending', due = :now, since = :now, token = NULL"  # noqa: S608
-                f" WHERE {condition} AND NOT (state = 'leased' AND due > :now AND due <= :until)",
-                parameters | {"now": now, "until": now + LEASE},
-            ).rowcount
+            return schema.revive(connection, chosen, now)
 
     def drop(self, sop_instance_uid: str, now: float, state: str = "") -> None:
         """Discard an entry for good; NoSuchEntry, BeingSent, EntryChanged.
@@ -277,7 +274,7 @@ class SqliteQueue:
 
     def _discard(self, sop_instance_uid: str) -> None:
         """Remove what is left of an entry that is marked as dropped."""
-        self._path(sop_instance_uid).unlink(missing_ok=True)
+        clear(self._path(sop_instance_uid))
         with self._database.writing() as connection:
             schema.delete(connection, sop_instance_uid)
 

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import secrets
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +21,13 @@ def room(folder: Path) -> int:
     disk = os.statvfs(folder)
     total, free = disk.f_frsize * disk.f_blocks, disk.f_frsize * disk.f_bavail
     return free - min(_RESERVE, total // 8)
+
+
+def clear(path: Path) -> None:
+    """Remove an entry's file; a folder that somebody has put in its place is put aside."""
+    if path.is_dir():
+        path.replace(path.parent.parent / "damaged" / f"{path.name}-{secrets.token_hex(4)}")
+    path.unlink(missing_ok=True)
 
 
 def is_of_one_file(error: OSError | ValueError) -> bool:
@@ -43,7 +51,7 @@ def explained(done: str) -> Iterator[None]:
 
 def _mend(error: OSError | sqlite3.Error) -> str:
     if isinstance(error, TimeoutError):
-        return "find the process that holds it (fuser write.lock): has it been stopped?"
+        return "find the process that holds that file (fuser tells): has it been stopped?"
     if type(error) is sqlite3.DatabaseError:
         return "stop all that use it and start again: its index is then made anew from the entries"
     return "see that its folder is there, is writable and has space"

@@ -1,0 +1,1 @@
+"""Google Cloud: messages, and objects of buckets."""
