@@ -242,8 +242,8 @@ class Settings:
         "",
         str.strip,
         """Patterns of bucket objects' names, separated by blanks, whose named parts are attributes:
-        `{PatientID}/{AccessionNumber}/{name}.jpg`. The first that matches counts; `{name}` and
-        other small names stand for anything.""",
+        `{PatientID}/{AccessionNumber}/{any}.jpg`. The first that matches counts; `{template}`
+        names the template, other small names stand for anything, `**` for any folders.""",
     )
     bucket_endpoint: str = _setting(
         "", _text, "The URL of a bucket service of one's own, or of an emulator."
