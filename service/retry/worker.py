@@ -73,6 +73,7 @@ def _settle(drain: Drain, sent: Sent) -> None:
 
 
 def _wind_up(drain: Drain, told: "queue.SimpleQueue[Sent | None]") -> None:
+    telemetry.log("INFO", "told to stop", being_sent=len(drain.held))
     end = time.monotonic() + GRACE
     while drain.held and (left := end - time.monotonic()) > 0:
         try:
