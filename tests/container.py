@@ -32,6 +32,11 @@ PACKAGES = "python3,python3-venv"
 BUILD_BOUND = 600.0  # seconds
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
+_REACHING_PACKAGES = {
+    *("index-url", "extra-index-url", "find-links", "no-index", "trusted-host"),
+    *("cert", "client-cert", "proxy", "default-timeout", "timeout", "retries"),
+}
+
 # Shells are hidden; all is read-only but the volume and what every engine gives: /dev and /proc.
 _ENTER = """
 mount --bind "$1" "$1"
@@ -111,10 +116,11 @@ class Images:
 
 
 def _pip_options() -> list[tuple[str, str]]:
-    """List what pip is told here, in its files and in the environment."""
+    """List what pip is told here of where packages come from; what else it is told stays here."""
     listed = _run(require_tool("python3"), "-m", "pip", "config", "list").splitlines()
     pairs = [line.partition("=") for line in listed]
-    return [(name.rpartition(".")[2], value.strip("'\"")) for name, _, value in pairs]
+    options = [(name.rpartition(".")[2], value.strip("'\"")) for name, _, value in pairs]
+    return [(name, value) for name, value in options if name in _REACHING_PACKAGES]
 
 
 def _base_archive() -> Path:
