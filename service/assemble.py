@@ -19,6 +19,7 @@ from service.store import DicomwebStore
 if TYPE_CHECKING:
     from service.gcp.intake import Intake
     from service.gcp.oidc import PushTokens
+    from service.gcp.queue import BucketQueue, Redelivery
 
 _PACKAGE = Path(__file__).parent
 _NAMESPACE_FILE = "uid-namespace"
@@ -87,16 +88,33 @@ def push_tokens(settings: Settings) -> "PushTokens | None":
     return PushTokens(settings.push_keys_url, settings.push_audience, settings.push_service_account)
 
 
-def retry_queue(settings: Settings) -> SqliteQueue:
+def retry_queue(settings: Settings) -> "SqliteQueue | BucketQueue":
     """Return the retry queue that the settings name.
 
     Raises
     ------
     QueueUnusable
-        If it can't be opened.
+        If it can't be opened; one in a bucket is not asked for before it is used.
     """
     limits = Limits(settings.queue_max_entries, settings.queue_max_bytes)
-    return SqliteQueue(settings.queue_folder, limits)
+    place = settings.queue_place
+    if isinstance(place, Path):
+        return SqliteQueue(place, limits)
+    from service.gcp.objects import Buckets  # noqa: PLC0415 - only who has a bucket needs it
+    from service.gcp.queue import Alarm, BucketQueue, Records  # noqa: PLC0415
+
+    records = Records(Buckets(settings.bucket_endpoint), place.bucket, place.prefix)
+    return BucketQueue(records, Alarm(place.topic), limits)
+
+
+def redelivery(settings: Settings, store: Store, queue: Queue) -> "Redelivery | None":
+    """Return what sends an entry that Pub/Sub tells of; None for a queue that wakes by itself."""
+    if isinstance(settings.queue_place, Path):
+        return None
+    from service.gcp.queue import BucketQueue, Redelivery  # noqa: PLC0415
+
+    assert isinstance(queue, BucketQueue)  # noqa: S101 - as the settings say
+    return Redelivery(queue, store, settings.retry_max_age)
 
 
 def drain(settings: Settings, concurrency: int | None = None) -> Drain:

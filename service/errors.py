@@ -22,6 +22,7 @@ An instance says what is wrong, where, and how to mend it. No text ever holds an
     ├── EntryChanged          409  an entry isn't any more what somebody took it for
     ├── BeingSent             409  an entry can't be changed while it is on its way
     ├── DamagedEntry          500  what the retry queue kept of an instance is damaged or gone
+    ├── NotYet                503  an alarm of an entry that waits on (`gcp.queue.redelivery`)
     ├── QueueFull             503  the retry queue has reached its limit
     ├── QueueUnusable         503  the retry queue can't be read or written
     └── NoLibrary             503  libturbojpeg is missing (`dicom.jpegtran`, with NotPerfect,

@@ -1,7 +1,7 @@
-"""Messages that Pub/Sub and Eventarc push."""
+"""Messages that Pub/Sub and Eventarc push: pictures, and the alarms of the retry queue."""
 
 from http import HTTPStatus
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from flask import Blueprint, Flask, Response, request
 
@@ -9,28 +9,36 @@ from service.errors import BadRequest
 from service.gcp.intake import Intake
 from service.gcp.oidc import PushTokens
 
+if TYPE_CHECKING:
+    from service.gcp.queue import Redelivery
+
 _LONGEST: Final = 16_000_000  # bytes; a message's 10 MB in base64, and its attributes
 
 
-def add_push(app: Flask, intake: Intake, tokens: PushTokens | None) -> None:
-    """Take messages at ``/v1/pubsub``; without `tokens` from anybody.
+def add_push(
+    app: Flask, intake: Intake, redelivery: "Redelivery | None", tokens: PushTokens | None
+) -> None:
+    """Take messages at ``/v1/pubsub``, and alarms at ``/v1/retry``; without `tokens` from anybody.
 
     Pub/Sub takes 204 for an acknowledgement and sends again after anything else, so that only what
-    is at its end is answered so: stored, queued, or kept as dead.
+    is at its end is answered so: stored, queued, or kept as dead. An alarm is at its end once its
+    entry is stored or dead.
     """
     api = Blueprint("push", __name__)
 
     @api.post("/v1/pubsub")
     def pushed() -> Response:
-        if tokens is not None:
-            tokens.check(request.headers.get("Authorization", ""))
-        # Whatever uploads are allowed: a message that is refused comes again and again.
-        request.max_content_length = max(_LONGEST, request.max_content_length or 0)
-        body = request.get_data(cache=False)
-        if request.content_length not in (None, len(body)):
-            raise BadRequest("the body is cut off", reason="cut-off", mend="send it again")
+        body = _checked_body(tokens)
         intake.push(body, {name.lower(): value for name, value in request.headers.items()})
         return Response(status=HTTPStatus.NO_CONTENT)
+
+    if redelivery is not None:
+
+        @api.post("/v1/retry")
+        def rung() -> Response:
+            body = _checked_body(tokens)
+            redelivery.push(body, {name.lower(): value for name, value in request.headers.items()})
+            return Response(status=HTTPStatus.NO_CONTENT)
 
     @api.after_request
     def challenge(response: Response) -> Response:
@@ -39,3 +47,15 @@ def add_push(app: Flask, intake: Intake, tokens: PushTokens | None) -> None:
         return response
 
     app.register_blueprint(api)
+
+
+def _checked_body(tokens: PushTokens | None) -> bytes:
+    """Return a push request's body, once it is known to be ours to take and to be whole."""
+    if tokens is not None:
+        tokens.check(request.headers.get("Authorization", ""))
+    # Whatever uploads are allowed: a message that is refused comes again and again.
+    request.max_content_length = max(_LONGEST, request.max_content_length or 0)
+    body = request.get_data(cache=False)
+    if request.content_length not in (None, len(body)):
+        raise BadRequest("the body is cut off", reason="cut-off", mend="send it again")
+    return body

@@ -60,10 +60,56 @@ def _seconds(value: str) -> float:
     return float(value)
 
 
-def _folder(value: str) -> Path | None:
-    if "://" in value:
-        raise ValueError("it is no folder")
-    return Path(value) if value else None
+@dataclass(frozen=True, slots=True)
+class CloudQueue:
+    """A retry queue in a bucket, with a topic as its alarm clock.
+
+    Attributes
+    ----------
+    topic
+        ``projects/P/topics/T``.
+    bucket
+        ``gs://BUCKET``.
+    prefix
+        What all names in the bucket begin with, without slashes at its ends; may be empty.
+    subscription
+        ``projects/P/subscriptions/S``, which `jpegstow retry` pulls; empty if it has none to pull.
+    """
+
+    topic: str
+    bucket: str
+    prefix: str
+    subscription: str
+
+    def __str__(self) -> str:
+        """Return where its entries are."""
+        return f"{self.bucket}/{self.prefix}"
+
+
+_NAME: Final = r"[A-Za-z][\w.~+%-]{2,254}"
+_PART: Final = r"[\w-][\w.-]*"
+_CLOUD_QUEUE: Final = re.compile(
+    rf"pubsub://(?P<project>[a-z][a-z0-9.:-]{{4,62}})/(?P<topic>{_NAME})"
+    rf"\?bucket=(?P<bucket>gs://[a-z0-9][a-z0-9._-]{{1,221}})/?(?P<prefix>{_PART}(/{_PART})*)?/?"
+    rf"(&subscription=(?P<subscription>{_NAME}))?",
+    re.ASCII,
+)
+
+
+def _queue(value: str) -> Path | CloudQueue | None:
+    if "://" not in value:
+        return Path(value) if value else None
+    found = _CLOUD_QUEUE.fullmatch(value)
+    if not found:
+        shape = "pubsub://PROJECT/TOPIC?bucket=gs://BUCKET/PREFIX&subscription=NAME"
+        raise ValueError(f"it is neither a folder nor {shape}, whose last two parts may be absent")
+    project, subscription = found["project"], found["subscription"]
+    return CloudQueue(
+        topic=f"projects/{project}/topics/{found['topic']}",
+        bucket=found["bucket"],
+        prefix=found["prefix"] or "",
+        subscription=f"projects/{project}/subscriptions/{subscription}" if subscription else "",
+    )
 
 
 def store_url_of(value: str) -> str:
@@ -147,14 +193,19 @@ class Settings:
         Path,
         "The folder of the embedded archive, of the retry queue and of the UID namespace.",
     )
-    retry_queue: Path | None = _setting(
+    retry_queue: Path | CloudQueue | None = _setting(
         None,
-        _folder,
+        _queue,
         """The folder of the retry queue, on a disk that stays; all processes that share it drain
-        it together. Empty: `DATA_DIR/queue`.""",
+        it together. Empty: `DATA_DIR/queue`. Or a bucket and the topic that wakes it,
+        `pubsub://PROJECT/TOPIC?bucket=gs://BUCKET/PREFIX`, with `&subscription=NAME` where
+        `jpegstow retry` is to pull instead of a push to `/v1/retry`.""",
     )
     retry_workers: int = _setting(
-        1, _integer(0, 64), "How many `jpegstow retry` processes `jpegstow serve` runs."
+        1,
+        _integer(0, 64),
+        """How many `jpegstow retry` processes `jpegstow serve` runs; none where Pub/Sub pushes to
+        `/v1/retry`.""",
     )
     retry_concurrency: int = _setting(
         4, _integer(1, 64), "Instances that each of them sends at once, at most."
@@ -267,9 +318,9 @@ class Settings:
         return self.dicomweb_url or f"http://127.0.0.1:{self.archive_port}/dicomWeb"
 
     @property
-    def queue_folder(self) -> Path:
-        """The folder of the retry queue."""
-        return self.retry_queue or self.data_dir / "queue"
+    def queue_place(self) -> Path | CloudQueue:
+        """Where the retry queue is."""
+        return self.retry_queue or (self.data_dir / "queue").absolute()
 
     @property
     def auth(self) -> str:
@@ -323,6 +374,11 @@ def _contradictions(settings: Settings, environment: Mapping[str, str]) -> list[
         problems.append(
             "UID_NAMESPACE: it is empty on Cloud Run, where every instance of the service would "
             "make other UIDs for the same picture; set it to a secret text once and for all"
+        )
+    if settings.retry_queue is None and "K_SERVICE" in environment:
+        problems.append(
+            "RETRY_QUEUE: it is empty on Cloud Run, whose disk is memory: what is queued would be "
+            "lost with the instance; name a bucket and a topic, or a folder of a mounted volume"
         )
     return problems
 

@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from service.ingest import Attempt, Described, describe_upload
 from service.retry import Entry, Filter, SqliteQueue
 from tests.describing import PHOTOGRAPH
 from tests.jpegs import make_jpeg
+from tests.queues import sqlite_queue
 from tests.serving import SECRET, settings_for
 
 AWAY = Unavailable("no connection (ConnectionRefusedError)")
@@ -70,7 +71,7 @@ def benched(folder: Path) -> Iterator[Bench]:
     """Open a queue in a folder, and yield it with the command's environment."""
     given = {"DICOMWEB_URL": STORE, "UID_NAMESPACE": SECRET, "RETRY_QUEUE": str(folder / "queue")}
     given["DATA_DIR"] = str(folder / "data")
-    with closing(assemble.retry_queue(settings_for(STORE, **given))) as queue:
+    with sqlite_queue(folder / "queue") as queue:
         yield Bench(queue, given)
 
 

@@ -11,13 +11,14 @@ import sys
 from pathlib import Path
 
 from service.retry import Queue
-from tests.queues import OPENERS, ROOMY, numbered, put
+from tests.queues import OPENERS, ROOMY, numbered, put, shared_bucket
 
 ROOT = Path(__file__).parents[1]
 
 
 def start(kind: str, folder: Path, *work: object) -> subprocess.Popen[str]:
     """Start such a process, and return once it is ready."""
+    shared_bucket()  # where its queue is too, if it is of that kind
     command = [sys.executable, "-m", "tests.queue_process", kind, folder, *work]
     process = subprocess.Popen(
         list(map(str, command)),

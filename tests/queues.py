@@ -3,10 +3,12 @@
 A queue joins the contract suite by one line of `OPENERS`.
 """
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +19,8 @@ from service.dicom import attributes, part10
 from service.dicom.dataset import Instance, overlay
 from service.dicom.outcome import Outcome, Rejected, Stored, Unavailable
 from service.dicom.stow import package
+from service.gcp.objects import Buckets
+from service.gcp.queue import BucketQueue, Records
 from service.ingest import Attempt, Described, Store, Upload, describe_upload, digest_of
 from service.retry import (
     Drain,
@@ -32,6 +36,7 @@ from service.retry import (
 from service.retry import kept as kept_file
 from tests.describing import PHOTOGRAPH, SAID, rules
 from tests.jpegs import make_jpeg
+from tests.peers.buckets import Bucket, BucketServer
 
 WEEK = 604_800.0  # seconds, the default of RETRY_MAX_AGE
 NOW = 1_700_000_000.0  # seconds since 1970, the morning of every test
@@ -58,6 +63,8 @@ ENTRY_KEYS = [
     "reason",
 ]
 
+_BUCKET_URL = "JPEGSTOW_TESTS_BUCKET"
+
 Opener = Callable[[Path, Limits], AbstractContextManager[Queue]]
 
 
@@ -71,7 +78,39 @@ def sqlite_queue(folder: Path, limits: Limits = ROOMY) -> Iterator[SqliteQueue]:
         queue.close()
 
 
-OPENERS: Mapping[str, Opener] = {"sqlite": sqlite_queue}
+@dataclass
+class Bell:
+    """An alarm clock that notes whom it is set for."""
+
+    rung: list[str] = field(default_factory=list)
+
+    def set(self, names: Sequence[str]) -> None:
+        """Note them."""
+        self.rung += names
+
+    def missing(self) -> str:
+        """Be there."""
+        return ""
+
+    def close(self) -> None:
+        """Do nothing."""
+
+
+@contextmanager
+def bucket_queue(folder: Path, limits: Limits = ROOMY) -> Iterator[BucketQueue]:
+    """Open a queue in a bucket that all processes of the tests share, a prefix for each folder."""
+    prefix = sha256(bytes(folder.absolute())).hexdigest()[:16]
+    yield BucketQueue(Records(Buckets(shared_bucket()), "gs://pictures", prefix), Bell(), limits)
+
+
+def shared_bucket() -> str:
+    """Return the URL of a bucket server, which the first process that asks runs to its own end."""
+    if _BUCKET_URL not in os.environ:
+        os.environ[_BUCKET_URL] = BucketServer(Bucket(), lasting=True).__enter__().url
+    return os.environ[_BUCKET_URL]
+
+
+OPENERS: Mapping[str, Opener] = {"sqlite": sqlite_queue, "bucket": bucket_queue}
 
 
 @cache

@@ -22,7 +22,7 @@ from werkzeug.test import TestResponse
 
 from service import assemble, settings
 from service.push_api import add_push
-from service.retry import Queue, SqliteQueue
+from service.retry import Queue
 from service.settings import Settings
 from service.store import DicomwebStore
 from service.web import create_app
@@ -61,11 +61,13 @@ def application(current: Settings, queue: Queue) -> Flask:
     rules, store = assemble.rules(current), DicomwebStore(current)
     guarded = assemble.guarded(current, store)
     app = create_app(rules, store, guarded, queue, current)
-    add_push(app, assemble.intake(current, rules, guarded, queue), assemble.push_tokens(current))
+    intake = assemble.intake(current, rules, guarded, queue)
+    redelivery = assemble.redelivery(current, guarded, queue)
+    add_push(app, intake, redelivery, assemble.push_tokens(current))
     return app
 
 
-def _tidy(queue: SqliteQueue, folder: str) -> None:
+def _tidy(queue: Queue, folder: str) -> None:
     queue.close()
     shutil.rmtree(folder)
 

@@ -9,6 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
+from hashlib import md5
 from pathlib import Path
 from urllib.parse import parse_qs
 
@@ -374,7 +375,8 @@ def test_thousands_are_listed_in_order_over_pages_and_resumed_in_the_middle(
     for name in (*reversed(names), "before.jpg", "in.jpg", "inner/x.jpg", "zz/x.jpg"):
         bucket.add(name, b"abc")
     listed = list(buckets.list(GS, "in/"))
-    assert listed == [Listed(name, "", 3) for name in names]
+    etag = f'"{md5(b"abc").hexdigest()}"'
+    assert listed == [Listed(name, "", 3, etag) for name in names]
     assert len(server.requests) == 3
     for place in (0, 999, 1000, 1700, 2498):
         behind = [one.name for one in buckets.list(GS, "in/", names[place])]
@@ -489,8 +491,8 @@ def test_s3_reads_writes_lists_and_deletes_the_same_names(s3: Buckets, name: str
     assert written
     found = s3.read(ref(name, written, S3), LIMIT)
     assert (found.data, found.generation) == (b"picture", written)
-    assert list(s3.list(S3)) == [Listed(name, written, 7)]
-    assert list(s3.list(S3, name)) == [Listed(name, written, 7)]
+    assert list(s3.list(S3)) == [Listed(name, written, 7, written)]
+    assert list(s3.list(S3, name)) == [Listed(name, written, 7, written)]
     s3.delete(S3, name)
     s3.delete(S3, name)
     assert list(s3.list(S3)) == []

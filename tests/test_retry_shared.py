@@ -10,9 +10,20 @@ from pathlib import Path
 import pytest
 
 from service.errors import NoSuchEntry
-from service.retry import Queue
+from service.retry import LEASE, Queue
 from tests import queue_process
-from tests.queues import NOW, OPENERS, ROOMY, bodies, leased, numbered, put, uid_of, uids
+from tests.queues import (
+    NOW,
+    OPENERS,
+    ROOMY,
+    bodies,
+    leased,
+    numbered,
+    put,
+    sqlite_queue,
+    uid_of,
+    uids,
+)
 
 every_queue = pytest.mark.parametrize("kind", OPENERS)
 
@@ -135,4 +146,16 @@ def test_entries_that_a_dead_process_held_come_back(kind: str, tmp_path: Path) -
     queue_process.begin(process)
     assert acknowledged(process) == [name]
     with OPENERS[kind](tmp_path, ROOMY) as queue:
+        assert leased(queue, NOW + LEASE).entry.attempts == 0
+
+
+def test_entries_that_a_dead_process_held_are_there_at_once_for_who_comes_alone(
+    tmp_path: Path,
+) -> None:
+    with sqlite_queue(tmp_path) as queue:
+        name = put(queue, numbered())
+    process = queue_process.start("sqlite", tmp_path, "lease", NOW)
+    queue_process.begin(process)
+    assert acknowledged(process) == [name]
+    with sqlite_queue(tmp_path) as queue:
         assert leased(queue).entry.attempts == 0

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import BadSettings
-from service.settings import Settings, load, store_url_of, table
+from service.settings import CloudQueue, Settings, load, store_url_of, table
 
 MARKER = "Zebedee"
 SECRETS = ["DICOMWEB_TOKEN", "DICOMWEB_PASSWORD", "UID_NAMESPACE"]
@@ -40,6 +40,23 @@ def test_without_an_environment_everything_has_its_default() -> None:
         ("VERIFY_SCAN", "on", True),
         ("VERIFY_SCAN", "off", False),
         ("PORT", "0", 0),
+        ("RETRY_QUEUE", "/mnt/queue", Path("/mnt/queue")),
+        ("RETRY_QUEUE", "", None),
+        (
+            "RETRY_QUEUE",
+            "pubsub://my-project/retry?bucket=gs://my.bucket/a/queue/&subscription=pulled",
+            CloudQueue(
+                "projects/my-project/topics/retry",
+                "gs://my.bucket",
+                "a/queue",
+                "projects/my-project/subscriptions/pulled",
+            ),
+        ),
+        (
+            "RETRY_QUEUE",
+            "pubsub://example.com:legacy/top?bucket=gs://bucket",
+            CloudQueue("projects/example.com:legacy/topics/top", "gs://bucket", "", ""),
+        ),
         ("UID_NAMESPACE", "é 🦷", "é 🦷"),
         ("DICOMWEB_PASSWORD", "é ~", "é ~"),
     ],
@@ -49,6 +66,13 @@ def test_a_setting_is_read_from_its_variable(name: str, text: str, value: Any) -
 
 
 BAD = [
+    ("RETRY_QUEUE", "gs://bucket/queue"),
+    ("RETRY_QUEUE", "pubsub://my-project/topic"),
+    ("RETRY_QUEUE", "pubsub://my-project/topic?bucket=s3://bucket"),
+    ("RETRY_QUEUE", "pubsub://my-project/topic?bucket=gs://bucket/a/../b"),
+    ("RETRY_QUEUE", "pubsub://my-project/topic?bucket=gs://bucket/a//b"),
+    ("RETRY_QUEUE", "pubsub://my-project/topic?bucket=gs://bucket&subscription=a/b"),
+    ("RETRY_QUEUE", "pubsub://my-project/topic?bucket=gs://bucket&other=1"),
     ("DICOMWEB_URL", "host/dicomWeb"),
     ("DICOMWEB_URL", "ftp://host/"),
     ("DICOMWEB_URL", "http://"),
@@ -116,6 +140,7 @@ def test_every_problem_is_listed_at_once() -> None:
         ({"DICOMWEB_AUTH": "bearer"}, "DICOMWEB_TOKEN: it is empty"),
         ({"DICOMWEB_AUTH": "basic", "DICOMWEB_PASSWORD": "x"}, "DICOMWEB_USER: it is empty"),
         ({"K_SERVICE": "jpegstow"}, "UID_NAMESPACE: it is empty on Cloud Run"),
+        ({"K_SERVICE": "jpegstow"}, "RETRY_QUEUE: it is empty on Cloud Run"),
     ],
 )
 def test_settings_may_not_contradict_each_other(environment: dict[str, str], problem: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import asdict, dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import Final
 
 import click
@@ -123,6 +124,14 @@ def _namespace(current: Settings) -> str:
     return ""
 
 
+def _folder(current: Settings) -> str:
+    return _queue(current) if isinstance(current.queue_place, Path) else ""
+
+
+def _bucket_and_topic(current: Settings) -> str:
+    return "" if isinstance(current.queue_place, Path) else _queue(current)
+
+
 def _queue(current: Settings) -> str:
     with closing(assemble.retry_queue(current)) as queue:
         return queue.unusable()
@@ -179,8 +188,14 @@ CHECKS: Final = (
     Check("libturbojpeg", _library, "install libturbojpeg0"),
     Check("DATA_DIR", _data_dir, "let this user write to it, or name another folder"),
     Check("UID_NAMESPACE", _namespace, "set it to a secret text, once and for all"),
-    Check("retry queue", _queue, "let this user write to it, or set RETRY_QUEUE"),
+    Check("retry queue", _folder, "let this user write to it, or set RETRY_QUEUE"),
     Check("push", _push, "set both or neither: docs/deploy.md"),
+    Check(
+        "retry queue in a bucket",
+        _bucket_and_topic,
+        "create both, and let the service account use them: docs/deploy.md",
+        online=True,
+    ),
     Check(
         "credentials",
         _credentials,

@@ -6,10 +6,10 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, redirect_stdout
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -18,10 +18,13 @@ from service.cli.options import Command, describing_options, reports_errors
 from service.dicom import attributes, part10
 from service.durable import incoming, publish
 from service.errors import BadRequest, BadSettings, JpegstowError, NoSuchEntry
-from service.retry import STATES, Entry, Filter, SqliteQueue, shown
+from service.retry import STATES, Entry, Filter, Queue, SqliteQueue, shown
 from service.retry.mend import Correction, mend
 from service.retry.mend import retry as retry_one
 from service.settings import Settings
+
+if TYPE_CHECKING:
+    from service.gcp.queue import BucketQueue
 
 _PAGE: Final = 500  # entries that are read at once
 _UNCUT: Final = 1 << 20  # columns, where no terminal ends the line
@@ -64,7 +67,7 @@ def list_(limit: int | None, *, as_json: bool, **filters: str | None) -> None:
             _print_array(map(shown.as_json, found))
         else:
             _print_table(found)
-            click.echo(f"{_totals(queue)} in {current.queue_folder.absolute()}")
+            click.echo(f"{_totals(queue)} in {current.queue_place}")
 
 
 @group.command()
@@ -163,11 +166,37 @@ def export(
         sys.exit(_each("exported", found, act, as_json=as_json))
 
 
-def _opened(current: Settings) -> "closing[SqliteQueue]":
-    folder = current.queue_folder.absolute()
-    if not (folder / "entries").is_dir():
+@group.command(name="sweep")
+@click.option(
+    "--silence",
+    type=click.IntRange(min=60),
+    default=86_400,
+    show_default=True,
+    metavar="SECONDS",
+    help="Wake entries of which nothing was heard for so long.",
+)
+@_as_json
+@reports_errors
+def sweep_(silence: int, *, as_json: bool) -> None:
+    """Wake what a queue in a bucket has lost the alarm of, and clear away what crashes have left.
+
+    A queue in a folder needs none of it. Let something run this once a day.
+    """
+    with _opened(settings.load()) as queue:
+        if isinstance(queue, SqliteQueue):
+            raise click.UsageError("RETRY_QUEUE is a folder: it wakes by itself")
+        swept = queue.sweep(time.time(), silence)
+    if as_json:
+        click.echo(json.dumps(asdict(swept)))
+    else:
+        click.echo(f"{swept.rearmed} woken, {swept.adopted} taken in, {swept.removed} removed")
+
+
+def _opened(current: Settings) -> "closing[SqliteQueue | BucketQueue]":
+    place = current.queue_place
+    if isinstance(place, Path) and not (place / "entries").is_dir():
         # To make one here would tell an operator in another folder that nothing waits.
-        problem = f"RETRY_QUEUE: there is no retry queue in {folder}"
+        problem = f"RETRY_QUEUE: there is no retry queue in {place.absolute()}"
         raise BadSettings([problem + "; set DATA_DIR or RETRY_QUEUE as the service has it"])
     # What is mended at the opening is logged on standard output, which here is the answer's.
     with redirect_stdout(sys.stderr):
@@ -189,7 +218,7 @@ def _choice(names: Sequence[str], chosen: Filter | None, state: str = "") -> Fil
     return chosen and replace(chosen, state=chosen.state or state)
 
 
-def _entries(queue: SqliteQueue, chosen: Filter) -> Iterator[Entry]:
+def _entries(queue: Queue, chosen: Filter) -> Iterator[Entry]:
     page = queue.list(chosen, _PAGE)
     yield from page.entries
     while page.after:
@@ -197,13 +226,13 @@ def _entries(queue: SqliteQueue, chosen: Filter) -> Iterator[Entry]:
         yield from page.entries
 
 
-def _ids(queue: SqliteQueue, names: Sequence[str], chosen: Filter | None) -> list[str]:
+def _ids(queue: Queue, names: Sequence[str], chosen: Filter | None) -> list[str]:
     """Return the ids of all that is meant, before any of it changes."""
     found = (entry.sop_instance_uid for entry in _entries(queue, chosen)) if chosen else names
     return list(dict.fromkeys(found))
 
 
-def _state(queue: SqliteQueue, name: str) -> str:
+def _state(queue: Queue, name: str) -> str:
     """Return an entry's state; none of one that isn't there, which is told when its turn comes."""
     try:
         return queue.show(name).state
@@ -253,7 +282,7 @@ def _correction(
     return Correction(said, template_name or "") if said or template_name else None
 
 
-def _mending(queue: SqliteQueue, correction: Correction, current: Settings) -> Callable[[str], str]:
+def _mending(queue: Queue, correction: Correction, current: Settings) -> Callable[[str], str]:
     """Return what describes an entry anew."""
     rules = assemble.rules(current)
     template = correction.template
@@ -263,7 +292,7 @@ def _mending(queue: SqliteQueue, correction: Correction, current: Settings) -> C
     return lambda name: mend(queue, name, correction, rules, time.time())
 
 
-def _export(queue: SqliteQueue, name: str, folder: Path) -> None:
+def _export(queue: Queue, name: str, folder: Path) -> None:
     instance = queue.load(name).instance
     pieces = part10.encode(instance.dataset, instance.codestream, instance.transfer_syntax)
     target = folder / f"{name}.dcm"
@@ -294,7 +323,7 @@ def _print_table(entries: Iterable[Entry]) -> None:
         click.echo(shown.row(entry, time.time(), columns))
 
 
-def _totals(queue: SqliteQueue) -> str:
+def _totals(queue: Queue) -> str:
     totals = queue.totals()
     counts = ", ".join(f"{totals.entries[state]} {state}" for state in STATES)
     return f"{counts}; {shown.size(totals.size)}"

@@ -2,6 +2,8 @@
 
 import sys
 from contextlib import suppress
+from pathlib import Path
+from typing import Final
 
 import click
 
@@ -9,6 +11,10 @@ from service import __version__, assemble, processes, settings
 from service.cli.options import reports_errors
 from service.errors import BadSettings
 from service.retry import worker
+from service.settings import Settings
+
+_LOOK: Final = 15.0  # seconds between two looks through a bucket, each of which lists it
+_MESSAGES: Final = 1 << 20  # bytes of alarms, each of which is an entry's id
 
 
 @click.command()
@@ -25,7 +31,7 @@ def serve() -> None:
         raise BadSettings([f"{name}: {port} is another program's" for name, port in taken.items()])
     _say(f"jpegstow {__version__}: uploads at http://{current.host}:{current.port}/v1/instances")
     _say(f"storing in {current.store_url}" + (" (embedded)" if current.embedded else ""))
-    _say(f"keeping what can't be stored in {current.queue_folder.absolute()}")
+    _say(f"keeping what can't be stored in {current.queue_place}")
     commands = {"service": processes.service_command(current)}
     for number in range(current.retry_workers):
         commands[f"retry {number}"] = processes.retry_command()
@@ -48,9 +54,29 @@ def serve() -> None:
 def retry(concurrency: int | None) -> None:
     """Send what is in the retry queue, until told to stop; `serve` runs this beside itself."""
     current = settings.load()
-    drain = assemble.drain(current, concurrency)
-    _say(f"sending what is in {current.queue_folder.absolute()} to {current.store_url}")
-    worker.work(drain)
+    _say(f"sending what is in {current.queue_place} to {current.store_url}")
+    place = current.queue_place
+    if isinstance(place, Path):
+        worker.work(assemble.drain(current, concurrency))
+    elif place.subscription:
+        _pull(current, place.subscription, concurrency or current.retry_concurrency)
+    else:
+        worker.work(assemble.drain(current, concurrency), _LOOK)
+
+
+def _pull(current: Settings, subscription: str, concurrency: int) -> None:
+    """Send what the alarms of a subscription ring for."""
+    from service.gcp.pull import pull  # noqa: PLC0415 - slow to import
+
+    queue = assemble.retry_queue(current)
+    guarded = assemble.guarded(current, assemble.store(current))
+    redelivery = assemble.redelivery(current, guarded, queue)
+    try:
+        if redelivery:
+            counts = pull(subscription, redelivery.take, concurrency, _MESSAGES)
+            _say(f"{counts['acknowledged']} at their end, {counts['returned']} to come again")
+    finally:
+        queue.close()
 
 
 @click.command()

@@ -61,11 +61,15 @@ class Found:
 
 
 class Listed(NamedTuple):
-    """An object as a bucket lists it; the generation is empty on gs://, `size` counts bytes."""
+    """An object as a bucket lists it.
+
+    The generation is empty on gs://; `size` counts bytes; another `etag` means another content.
+    """
 
     name: str
     generation: str
     size: int
+    etag: str = ""
 
 
 class Buckets:
@@ -150,7 +154,7 @@ class Buckets:
             for meta in page:
                 if not meta["path"].startswith(prefix):
                     return
-                yield Listed(meta["path"], _generation(bucket, meta), meta["size"])
+                yield _listed(bucket, meta)
 
     def put(
         self, bucket: str, name: str, pieces: Iterable[bytes], if_generation: str | None = None
@@ -198,7 +202,7 @@ class Buckets:
             meta = _asked(bucket, lambda: self._store(bucket).head(_path(name)))
         except ObjectGone:
             return
-        yield Listed(name, _generation(bucket, meta), meta["size"])
+        yield _listed(bucket, meta)
 
     def _open(self, bucket: str) -> "GCSStore | S3Store":
         from obstore.store import GCSStore, S3Store  # noqa: PLC0415 - only who has buckets needs it
@@ -270,6 +274,11 @@ def _path(name: str) -> str:
 
 def _generation(bucket: str, meta: "ObjectMeta | Mapping[str, Any]") -> str:
     return (meta["version"] if _is_google(bucket) else meta["e_tag"]) or ""
+
+
+def _listed(bucket: str, meta: "ObjectMeta") -> Listed:
+    etag = meta["e_tag"] or ""
+    return Listed(meta["path"], _generation(bucket, meta), meta["size"], etag)
 
 
 def _mode(bucket: str, if_generation: str | None) -> "PutMode":

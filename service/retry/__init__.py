@@ -4,8 +4,8 @@ from service.retry.breaker import Breaker, GuardedStore, UnaskedStore
 from service.retry.drain import Drain, Pace
 from service.retry.entry import STATES, Entry, Past, State
 from service.retry.kept import Kept
-from service.retry.protocol import LEASE, Filter, Lease, Page, Queue, Totals
-from service.retry.sqlite_queue import Limits, SqliteQueue
+from service.retry.protocol import LEASE, Filter, Lease, Limits, Page, Queue, Totals
+from service.retry.sqlite_queue import SqliteQueue
 
 __all__ = [
     "LEASE",

@@ -10,7 +10,7 @@ from service.ingest import Attempt, Store
 from service.retry import timing
 from service.retry.breaker import Breaker, Permit, is_failure
 from service.retry.protocol import Lease, Queue
-from service.retry.timing import Again, Finish, GiveUp, Waiting
+from service.retry.timing import Again, Decision, Finish, GiveUp, Waiting
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,21 +69,7 @@ class Drain:
 
     def send(self, lease: Lease) -> Outcome:
         """Send an entry, and return what came of it; whatever goes wrong is an outcome."""
-        name = lease.entry.sop_instance_uid
-        try:
-            described = self._queue.load(name).described
-            if described is None:
-                return Rejected("it has not been described", asked=False)
-            return self._store.store([described.instance])[name]
-        except NoSuchEntry:
-            return Unavailable("the entry is gone", asked=False)
-        except DamagedEntry as error:
-            return Rejected(str(error), asked=False)
-        except JpegstowError as error:
-            return Unavailable(str(error), asked=False)
-        except Exception as error:  # noqa: BLE001 - a thread's error would be nobody's
-            telemetry.log_exception("unforeseen error", error)
-            return Unavailable(f"the service failed ({type(error).__name__})")
+        return send(self._queue, self._store, lease)
 
     def settle(self, lease: Lease, outcome: Outcome, now: float) -> None:
         """Do with an entry what its outcome demands.
@@ -96,16 +82,7 @@ class Drain:
         _, permit = self._held.pop(lease.token)
         self._learn(outcome, now, permit)
         attempt = Attempt(now, outcome, self._store.wire)
-        waiting = Waiting(lease.entry.attempts + attempt.asked, lease.entry.since)
-        _log(lease, outcome, waiting.attempts)
-        decision = timing.decide(outcome, waiting, now, self._chance(), self._pace.max_age)
-        match decision:
-            case Finish():
-                self._queue.finish(lease.entry.sop_instance_uid, attempt)
-            case Again(not_before):
-                self._queue.put_back(lease, not_before, attempt)
-            case GiveUp():
-                self._queue.bury(lease, attempt)
+        settle(self._queue, lease, attempt, self._chance(), self._pace.max_age)
 
     def renew(self, now: float) -> None:
         """Keep what is held."""
@@ -127,6 +104,41 @@ class Drain:
             self._at_once = max(1, self._at_once // 2)
         else:
             self._at_once = min(self._pace.concurrency, self._at_once + 1)
+
+
+def send(queue: Queue, store: Store, lease: Lease) -> Outcome:
+    """Send an entry, and return what came of it; whatever goes wrong is an outcome."""
+    name = lease.entry.sop_instance_uid
+    try:
+        described = queue.load(name).described
+        if described is None:
+            return Rejected("it has not been described", asked=False)
+        return store.store([described.instance])[name]
+    except NoSuchEntry:
+        return Unavailable("the entry is gone", asked=False)
+    except DamagedEntry as error:
+        return Rejected(str(error), asked=False)
+    except JpegstowError as error:
+        return Unavailable(str(error), asked=False)
+    except Exception as error:  # noqa: BLE001 - a thread's error would be nobody's
+        telemetry.log_exception("unforeseen error", error)
+        return Unavailable(f"the service failed ({type(error).__name__})")
+
+
+def settle(queue: Queue, lease: Lease, attempt: Attempt, chance: float, max_age: float) -> Decision:
+    """Do with an entry what an attempt's outcome demands, and tell what that was; QueueUnusable."""
+    outcome, now = attempt.outcome, attempt.at
+    waiting = Waiting(lease.entry.attempts + attempt.asked, lease.entry.since)
+    _log(lease, outcome, waiting.attempts)
+    decision = timing.decide(outcome, waiting, now, chance, max_age)
+    match decision:
+        case Finish():
+            queue.finish(lease.entry.sop_instance_uid, attempt)
+        case Again(not_before):
+            queue.put_back(lease, not_before, attempt)
+        case GiveUp():
+            queue.bury(lease, attempt)
+    return decision
 
 
 def _log(lease: Lease, outcome: Outcome, attempts: int) -> None:

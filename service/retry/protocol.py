@@ -4,12 +4,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from service.errors import BeingSent
+from service.errors import BeingSent, EntryChanged, NoSuchEntry, QueueFull
 from service.ingest import Attempt, Described, Upload
 from service.retry.entry import Entry, State
 from service.retry.kept import Kept
 
 LEASE: Final = 30.0  # seconds; its holder renews it as long as it lives
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a queue may hold, the dead included; `size` is in bytes."""
+
+    entries: int
+    size: int
+
+    def reached(self, entries: int, size: int, more: int) -> list[str]:
+        """Name the settings that keep a queue of so much from taking one entry more."""
+        full = {
+            "QUEUE_MAX_ENTRIES": entries >= self.entries,
+            "QUEUE_MAX_BYTES": size + more > self.size,
+        }
+        return [name for name, is_full in full.items() if is_full]
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,14 +86,45 @@ class Totals:
     outcomes: Mapping[str, int]
 
 
+def is_on_its_way(entry: Entry, now: float) -> bool:
+    """Tell whether somebody is sending an entry: by a lease that hasn't run out."""
+    return entry.state == "leased" and 0.0 < (entry.next_attempt or 0.0) - now <= LEASE
+
+
 def check_free(entry: Entry, now: float) -> None:
-    """Raise BeingSent if an entry is on its way: by a lease that hasn't run out."""
-    if entry.state == "leased" and 0.0 < (entry.next_attempt or 0.0) - now <= LEASE:
+    """Raise BeingSent if an entry is on its way."""
+    if is_on_its_way(entry, now):
         raise BeingSent(
             "the entry is being sent at this moment",
             where="id",
             mend="look again in half a minute: it may be stored by then",
         )
+
+
+def check_state(entry: Entry, state: str) -> None:
+    """Raise EntryChanged if a state is given and the entry has another."""
+    if state and entry.state != state:
+        raise EntryChanged(
+            f"the entry was {state}, and is {entry.state} now", where="id", mend="look at it again"
+        )
+
+
+def no_such_entry() -> NoSuchEntry:
+    """Make the error of an entry that isn't there."""
+    return NoSuchEntry(
+        "the retry queue holds no such entry",
+        where="id",
+        mend="look for the instance in the store: it may have been stored meanwhile",
+    )
+
+
+def queue_full(what: str, where: str, entries: int, size: int) -> QueueFull:
+    """Make the error of a queue that takes no more beside so many entries of so many bytes."""
+    return QueueFull(
+        f"the retry queue is full: {what} beside {entries} entries of {size} bytes",
+        where=where,
+        mend="find out why the store takes nothing, drop dead entries, or give it more",
+    )
 
 
 class Queue(Protocol):

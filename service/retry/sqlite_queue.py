@@ -18,37 +18,33 @@ import secrets
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from service.database import Database
 from service.durable import flush_folder, incoming, locked, opening, publish
-from service.errors import (
-    BadRequest,
-    DamagedEntry,
-    EntryChanged,
-    NoSuchEntry,
-    QueueFull,
-    QueueUnusable,
-)
+from service.errors import BadRequest, DamagedEntry, QueueUnusable
 from service.ingest import Attempt, Described, Upload
 from service.retry import entry as entries
 from service.retry import kept, recovery, schema
 from service.retry.entry import Entry
 from service.retry.kept import Kept
-from service.retry.protocol import LEASE, Filter, Lease, Page, Totals, check_free
+from service.retry.protocol import (
+    LEASE,
+    Filter,
+    Lease,
+    Limits,
+    Page,
+    Totals,
+    check_free,
+    check_state,
+    no_such_entry,
+    queue_full,
+)
 from service.retry.trouble import clear, explained, is_of_one_file, room
 
 _PATIENCE: Final = 30.0  # seconds to wait for another process's transaction
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much a queue may hold, the dead included; `size` is in bytes."""
-
-    entries: int
-    size: int
 
 
 class SqliteQueue:
@@ -235,12 +231,7 @@ class SqliteQueue:
             with self._database.writing() as connection:
                 entry = _found(connection, sop_instance_uid)
                 check_free(entry, now)
-                if state and entry.state != state:
-                    raise EntryChanged(
-                        f"the entry was {state}, and is {entry.state} now",
-                        where="id",
-                        mend="look at it again",
-                    )
+                check_state(entry, state)
                 schema.mark_dropped(connection, sop_instance_uid)
             self._discard(sop_instance_uid)
 
@@ -296,29 +287,17 @@ class SqliteQueue:
 
     def _check_room(self, connection: sqlite3.Connection, entry: Entry) -> None:
         entries, size = schema.filled(connection)
-        full = {
-            "QUEUE_MAX_ENTRIES": entries >= self._limits.entries,
-            "QUEUE_MAX_BYTES": size + entry.size > self._limits.size,
-            "RETRY_QUEUE": entry.size > room(self._folder),
-        }
-        reached = [name for name, is_full in full.items() if is_full]
-        if reached and not schema.find(connection, entry.sop_instance_uid):
-            what = "its disk has no room" if reached == ["RETRY_QUEUE"] else "it may hold no more"
-            raise QueueFull(
-                f"the retry queue is full: {what} beside {entries} entries of {size} bytes",
-                where=reached[0],
-                mend="find out why the store takes nothing, drop dead entries, or give it more",
-            )
+        reached = self._limits.reached(entries, size, entry.size)
+        no_room = entry.size > room(self._folder)
+        if (reached or no_room) and not schema.find(connection, entry.sop_instance_uid):
+            what = "it may hold no more" if reached else "its disk has no room"
+            raise queue_full(what, [*reached, "RETRY_QUEUE"][0], entries, size)
 
 
 def _found(connection: sqlite3.Connection, sop_instance_uid: str) -> Entry:
     entry = schema.find(connection, sop_instance_uid)
     if entry is None:
-        raise NoSuchEntry(
-            "the retry queue holds no such entry",
-            where="id",
-            mend="look for the instance in the store: it may have been stored meanwhile",
-        )
+        raise no_such_entry()
     return entry
 
 

@@ -22,8 +22,11 @@ Sent = tuple[Lease, Outcome]
 """What a sending thread tells; None in its place tells to stop."""
 
 
-def work(drain: Drain) -> None:
-    """Drain the queue until SIGTERM or SIGINT; then finish what is being sent, or put it back."""
+def work(drain: Drain, poll: float = _POLL) -> None:
+    """Drain the queue until SIGTERM or SIGINT; then finish what is being sent, or put it back.
+
+    `poll` is in seconds: how often to look for what others have put into the queue.
+    """
     told: queue.SimpleQueue[Sent | None] = queue.SimpleQueue()  # its put may be a signal handler's
 
     def stop(_number: int, _frame: FrameType | None) -> None:
@@ -31,14 +34,14 @@ def work(drain: Drain) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
-    _until_stopped(drain, told)
+    _until_stopped(drain, told, poll)
     _wind_up(drain, told)
 
 
-def _until_stopped(drain: Drain, told: "queue.SimpleQueue[Sent | None]") -> None:
+def _until_stopped(drain: Drain, told: "queue.SimpleQueue[Sent | None]", poll: float) -> None:
     renewed = time.monotonic()
     while True:
-        wait = _POLL
+        wait = poll
         try:
             _start_what_may(drain, told)
             if time.monotonic() - renewed > LEASE / 3:

@@ -171,8 +171,8 @@ class _BucketWire(Wire):
 class BucketServer(ScriptedServer):
     """A loopback server that plays the steps, if any, and then the bucket."""
 
-    def __init__(self, *steps: Step) -> None:
-        super().__init__(*steps)
+    def __init__(self, *steps: Step, lasting: bool = False) -> None:
+        super().__init__(*steps, lasting=lasting)
         self._listener.RequestHandlerClass = _BucketWire
 
 

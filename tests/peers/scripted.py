@@ -136,17 +136,23 @@ class _Listener(ThreadingHTTPServer):
 class ScriptedServer:
     """A loopback HTTP server that plays one step per request; the last step repeats.
 
-    Requests whose method is in `also` get that step and leave the script where it is.
+    Requests whose method is in `also` get that step and leave the script where it is. One that is
+    `lasting` needs no end: it serves for as long as the process lives.
     """
 
-    def __init__(self, *steps: Step, also: Mapping[str, Step] | None = None) -> None:
+    def __init__(
+        self, *steps: Step, also: Mapping[str, Step] | None = None, lasting: bool = False
+    ) -> None:
         self.requests: list[Received] = []
         self.released = threading.Event()
         self._steps = list(steps)
         self._also = also or {}
         self._changed = threading.Condition()
         self._listener = _Listener(self)
-        self._thread = threading.Thread(target=self._listener.serve_forever, args=(0.01,))
+        self._listener.daemon_threads = lasting
+        self._thread = threading.Thread(
+            target=self._listener.serve_forever, args=(0.01,), daemon=lasting
+        )
 
     def __enter__(self) -> Self:
         """Start listening on a free port."""
