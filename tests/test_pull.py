@@ -220,6 +220,26 @@ def test_an_unforeseen_error_of_one_message_is_logged_without_its_text_and_ends_
     assert "Zebedee" not in str(lines)
 
 
+@pytest.mark.usefixtures("own_signals")
+def test_a_signal_that_the_kernel_gives_to_another_thread_ends_it_too(pubsub: PubSub) -> None:
+    topic = pubsub.topic()
+    subscription = topic.pull_from()
+    topic.publish(b"1")
+
+    def take(_message: Message) -> None:
+        signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
+
+    rescue = threading.Timer(BOUND, os.kill, (os.getpid(), signal.SIGTERM))
+    rescue.start()
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("PUBSUB_EMULATOR_HOST", pubsub.host)
+            assert pull(subscription, take, 1, 1_000_000) == {"acknowledged": 1}
+        assert rescue.is_alive(), "it had to be told twice"
+    finally:
+        rescue.cancel()
+
+
 @pytest.fixture
 def own_signals() -> Iterator[None]:
     """Put back what was done at signals before."""

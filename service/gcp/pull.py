@@ -5,6 +5,7 @@ import signal
 import threading
 from collections import Counter, deque
 from collections.abc import Callable
+from contextlib import suppress
 from types import FrameType
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ GRACE: Final = 6.0  # seconds that what is under way may go on once the process 
 _CLOSING: Final = 1.5  # seconds for the last acknowledgements
 _LEASE: Final = 10  # seconds, the least there is; the library renews it while we work
 _PAUSE: Final = 1.0  # seconds; a subscription without a retry policy delivers again at once
+_LOOK: Final = 0.2  # seconds between two looks whether a signal has come
 
 Take = Callable[[Message], None]
 
@@ -69,7 +71,7 @@ def pull(subscription: str, take: Take, concurrency: int, most_bytes: int) -> Co
             await_callbacks_on_shutdown=True,
         )
         stream.add_done_callback(lambda _: told.put(None))
-        told.get()
+        _wait(told)
         _wind_up(stream)
     return counts
 
@@ -161,6 +163,17 @@ def _stop_on_signals(told: "queue.SimpleQueue[None]") -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
+
+
+def _wait(told: "queue.SimpleQueue[None]") -> None:
+    """Wait until something is told.
+
+    The kernel may give a signal to any thread, to one that just starts for instance; but it is this
+    one that runs the handler, and what waits without an end would never wake to do so.
+    """
+    while True:
+        with suppress(queue.Empty):
+            return told.get(timeout=_LOOK)
 
 
 def _wind_up(stream: Any) -> None:
