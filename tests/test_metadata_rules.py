@@ -185,9 +185,16 @@ def test_no_two_keywords_differ_in_case_only() -> None:
         ("=?UTF-8?B?/////w==?=", "=?UTF-8?B?/////w==?="),
         ("=?UTF-8?B?x?=", "=?UTF-8?B?x?="),
         ("why =? not", "why =? not"),
+        ("M%C3%BCller%5EJan", "Müller^Jan"),
+        ("%E6%97%A5%E6%9C%AC", "日本"),
+        ("50%25", "50%25"),
+        ("100%", "100%"),
+        ("a%20b", "a%20b"),
+        ("M%FCller", "M%FCller"),
+        ("Müller %C3%BC", "Müller %C3%BC"),
     ],
 )
-def test_custom_metadata_may_be_encoded_words(value: str, text: str) -> None:
+def test_custom_metadata_may_be_encoded_words_or_percent_encoded(value: str, text: str) -> None:
     assert custom({"patientname": value}) == {"PatientName": text}
 
 

@@ -221,10 +221,11 @@ def test_what_only_says_that_it_is_gzip_stays_as_it_is(
     assert buckets.read(ref(), LIMIT).data == data
 
 
+@pytest.mark.parametrize("raw", ["Z\xfcbedee", "Zübedee".encode().decode("latin-1")])
 def test_custom_metadata_beyond_ascii_are_refused_with_a_way_out(
-    bucket: Bucket, buckets: Buckets
+    bucket: Bucket, buckets: Buckets, raw: str
 ) -> None:
-    bucket.add(NAME, b"picture", PatientName="Z\xfcbedee")
+    bucket.add(NAME, b"picture", PatientName=raw)
     error = refused(BadRequest, lambda: buckets.read(ref(), LIMIT))
     assert (error.reason, error.transient) == ("metadata", False)
     assert "sidecar" in error.mend

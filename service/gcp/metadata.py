@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from email.errors import HeaderParseError
 from email.header import decode_header, make_header
 from typing import Any, Final
+from urllib.parse import unquote
 
 from pydicom.datadict import keyword_dict
 
@@ -61,7 +62,8 @@ def custom(metadata: Mapping[str, str]) -> dict[str, str]:
     """Return the custom metadata that are attributes, and the template; others are ignored.
 
     Names count in any case, since HTTP headers have none. Values of other than ASCII characters
-    may be encoded words (RFC 2047): so S3 sends them, and so they can be written for GCS.
+    may be encoded words (RFC 2047), as S3 sends them, or percent-encoded UTF-8, as gsutil writes
+    them; raw ones can't be read from gs:// at all.
     """
     known = {_keyword(name): value for name, value in metadata.items()}
     return {name: _decoded(value) for name, value in known.items() if name}
@@ -197,11 +199,20 @@ def _tag(name: str) -> int | str:
 
 def _decoded(value: str) -> str:
     if "=?" not in value:
-        return value
+        return _unquoted(value)
     try:
         return str(make_header(decode_header(value)))
     except (HeaderParseError, LookupError, ValueError):
         return value
+
+
+def _unquoted(value: str) -> str:
+    """Undo percent-encoding where it hides other than ASCII characters; ``50%25`` may mean that."""
+    try:
+        plain = unquote(value, errors="strict")
+    except ValueError:
+        return value
+    return value if plain.isascii() or not value.isascii() else plain
 
 
 def _bad_sidecar(detail: str, where: str) -> BadRequest:

@@ -324,7 +324,7 @@ def _failure(bucket: str, kind: str, text: str) -> JpegstowError:
             f"an object in {bucket} has custom metadata that aren't ASCII",
             reason="metadata",
             where="custom metadata",
-            mend="write them as encoded words (RFC 2047), or into a sidecar",
+            mend="write them as encoded words (RFC 2047) or percent-encoded, or into a sidecar",
         )
     if kind in {"FileNotFoundError", "PreconditionError", "AlreadyExistsError"}:
         return _gone(bucket)
