@@ -102,7 +102,17 @@ def test_data_that_is_not_base64_is_refused(data: str) -> None:
     assert (caught.value.reason, caught.value.where) == ("not-base64", "message.data")
 
 
-@pytest.mark.parametrize("message", [{"data": 7}, {"data": ["a"]}, {"attributes": "PatientID"}])
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"data": 7},
+        {"data": ["a"]},
+        {"attributes": "PatientID"},
+        {"attributes": {"PatientID": None}},  # "None" would be a patient
+        {"attributes": {"PatientID": ["P-7"]}},
+        {"attributes": {"SeriesNumber": 7}},
+    ],
+)
 def test_an_envelope_that_breaks_its_own_rules_is_refused(message: Any) -> None:
     with pytest.raises(BadRequest) as caught:
         wrapped(message)

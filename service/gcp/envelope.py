@@ -182,13 +182,17 @@ def _reference(url: str, generation: str = "") -> Reference:
 def _wrapped(message: Mapping[str, Any]) -> Message:
     attributes = message.get("attributes") or {}
     data = message.get("data") or ""
-    if not isinstance(attributes, dict) or not isinstance(data, str):
+    if (
+        not isinstance(attributes, dict)
+        or not all(isinstance(value, str) for value in attributes.values())
+        or not isinstance(data, str)
+    ):
         raise BadRequest(
             "the message breaks Pub/Sub's own form", reason="envelope", where="message"
         )
     return Message(
         _decoded(data, "message.data"),
-        {str(name): str(value) for name, value in attributes.items()},
+        attributes,
         str(message.get("messageId") or message.get("message_id") or ""),
         str(message.get("publishTime") or message.get("publish_time") or ""),
     )
