@@ -275,7 +275,9 @@ def test_workers_begin_nothing_once_they_shall_end_and_give_back_what_they_can_n
     workers.schedule(work, "first")
     workers.schedule(work, "second")
     assert began.wait(BOUND)
-    assert workers.shutdown(await_msg_callbacks=True) == ["second", "first"]
+    workers.stop()
+    workers.schedule(work, "third")
+    assert workers.shutdown(await_msg_callbacks=True) == ["second", "third", "first"]
     may_end.set()
     wait_until(lambda: workers.shutdown(await_msg_callbacks=True) == [])
 

@@ -3,6 +3,7 @@
 import queue
 import signal
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,7 +16,7 @@ from service.gcp.envelope import Message
 
 GRACE: Final = 6.0  # seconds that what is under way may go on once the process shall end
 
-_CLOSING: Final = 1.5  # seconds for the last acknowledgements
+_CLOSING: Final = 1.0  # seconds for the last acknowledgements
 _LEASE: Final = 10  # seconds, the least there is; the library renews it while we work
 _PAUSE: Final = 1.0  # seconds; a subscription without a retry policy delivers again at once
 _LOOK: Final = 0.2  # seconds between two looks whether a signal has come
@@ -72,6 +73,7 @@ def pull(subscription: str, take: Take, concurrency: int, most_bytes: int) -> Co
         )
         stream.add_done_callback(lambda _: told.put(None))
         _wait(told)
+        workers.stop()
         _wind_up(stream)
     return counts
 
@@ -93,6 +95,7 @@ class Workers:
         self.queue: queue.Queue[Any] = queue.Queue()
         self.stopping = threading.Event()
         self._grace = grace
+        self._end = 0.0  # of the grace, by the monotonic clock
         self._changed = threading.Condition()
         self._waiting: deque[tuple[Callable[[Any], None], Any]] = deque()
         self._under_way: list[Any] = []
@@ -105,16 +108,27 @@ class Workers:
             self._waiting.append((callback, message))
             self._changed.notify()
 
+    def stop(self) -> None:
+        """Begin nothing new; what is under way has its grace from now on.
+
+        The library comes to `shutdown` only once its stream is closed, up to a second later.
+        """
+        with self._changed:
+            if not self.stopping.is_set():
+                self._end = time.monotonic() + self._grace
+                self.stopping.set()
+                self._changed.notify_all()
+
     def shutdown(self, await_msg_callbacks: bool = False) -> list[Any]:  # noqa: FBT001, FBT002 - the library's
         """Begin nothing new, wait for what is under way, and return the messages without an end.
 
         Those the library gives back to the subscription.
         """
-        self.stopping.set()
+        self.stop()
         with self._changed:
-            self._changed.notify_all()
             if await_msg_callbacks:
-                self._changed.wait_for(lambda: not self._under_way, self._grace)
+                left = max(0.0, self._end - time.monotonic())
+                self._changed.wait_for(lambda: not self._under_way, left)
             waiting = [message for _, message in self._waiting]
             self._waiting.clear()
             return waiting + self._under_way
