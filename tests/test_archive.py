@@ -21,10 +21,10 @@ from service.archive import (
     Rebuilt,
     Stored,
     StoreResult,
-    is_uid,
 )
 from service.archive.sameness import same_content
 from service.dicom import part10
+from service.dicom.uid import is_uid
 from service.durable import incoming
 from service.errors import BadRequest
 from tests.archive_instances import (

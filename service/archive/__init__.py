@@ -1,7 +1,7 @@
 """The embedded DICOM store: Part 10 files and an index that can always be rebuilt from them."""
 
 from service.archive.attributes import Description, describe, name_tokens
-from service.archive.files import InstanceUids, is_uid
+from service.archive.files import InstanceUids
 from service.archive.query import SEARCHABLE, AnyPrefix, Between, Condition, Level, OneOf, Query
 from service.archive.store import (
     AlreadyStored,
@@ -31,6 +31,5 @@ __all__ = [
     "StoreResult",
     "Stored",
     "describe",
-    "is_uid",
     "name_tokens",
 ]

@@ -9,8 +9,9 @@ from typing import Any
 from pydicom import DataElement, Dataset
 from pydicom.datadict import tag_for_keyword
 
-from service.archive.files import InstanceUids, is_uid
+from service.archive.files import InstanceUids
 from service.dicom.json_model import BINARY, JsonObject, dumps
+from service.dicom.uid import is_uid
 from service.errors import BadRequest
 
 

@@ -8,19 +8,13 @@ root/
     alive.lock       shared by every process that has the archive open
 """
 
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-_UID = re.compile(r"(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*))*")
-
-
-def is_uid(text: object) -> bool:
-    """Tell whether a text has the strict form of a UID (PS3.5 9.1): no path can be hidden in it."""
-    return isinstance(text, str) and len(text) <= 64 and _UID.fullmatch(text) is not None
+from service.dicom.uid import is_uid
 
 
 class InstanceUids(NamedTuple):

@@ -18,13 +18,14 @@ from pydicom import Dataset
 
 from service.archive import index as rows
 from service.archive.attributes import Description, describe
-from service.archive.files import InstanceUids, is_uid, remove, stored_files
+from service.archive.files import InstanceUids, remove, stored_files
 from service.archive.query import Query, sql
 from service.archive.sameness import same_content
 from service.database import Database
 from service.dicom import part10
 from service.dicom.codestream import Buffer
 from service.dicom.json_model import JsonObject
+from service.dicom.uid import is_uid
 from service.durable import flush_folder, incoming, locked, opening, publish
 from service.errors import BadRequest
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import uuid
 from dataclasses import dataclass
 from typing import Final
@@ -10,6 +11,8 @@ from pydicom import Dataset
 
 from service.dicom import json_model
 from service.errors import BadAttribute
+
+_UID: Final = re.compile(r"(?:0|[1-9][0-9]*)(?:\.(?:0|[1-9][0-9]*))*")
 
 # What all instances of a series share (PS3.3 A.1.2.3): where one differs, so does the series.
 _SERIES: Final = (
@@ -147,3 +150,8 @@ def _texts(dataset: Dataset, *keywords: str) -> list[str]:
     return [
         "" if dataset.get(keyword) is None else str(dataset.get(keyword)) for keyword in keywords
     ]
+
+
+def is_uid(text: object) -> bool:
+    """Tell whether a text has the strict form of a UID (PS3.5 9.1): no path can be hidden in it."""
+    return isinstance(text, str) and len(text) <= 64 and _UID.fullmatch(text) is not None

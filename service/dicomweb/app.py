@@ -11,7 +11,8 @@ from flask import Blueprint, Flask, Response, g, jsonify, request, url_for
 from werkzeug.exceptions import HTTPException, NotFound
 from werkzeug.wrappers import Response as WsgiResponse
 
-from service.archive import Archive, is_uid
+from service.archive import Archive
+from service.dicom.uid import is_uid
 from service.dicomweb import delete, qido, stow, wado
 from service.dicomweb.context import archive
 from service.errors import BadRequest, JpegstowError

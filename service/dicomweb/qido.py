@@ -15,10 +15,10 @@ from service.archive import (
     Level,
     OneOf,
     Query,
-    is_uid,
     name_tokens,
 )
 from service.dicom.json_model import JsonObject
+from service.dicom.uid import is_uid
 from service.dicomweb.accept import choose
 from service.dicomweb.answers import JSON, XML_PARTS, data_sets
 from service.dicomweb.context import absolute, archive, url

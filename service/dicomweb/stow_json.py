@@ -13,10 +13,10 @@ from typing import Any
 
 from pydicom.datadict import tag_for_keyword
 
-from service.archive import is_uid
 from service.dicom.codestream import Buffer
 from service.dicom.json_model import JsonObject
 from service.dicom.multipart import Part, parse_media_type
+from service.dicom.uid import is_uid
 from service.dicomweb.bulk_data import BulkData, check, write
 from service.dicomweb.stow_answer import Failed
 from service.errors import BadRequest
