@@ -32,10 +32,17 @@ PACKAGES = "python3,python3-venv"
 BUILD_BOUND = 600.0  # seconds
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 
-_REACHING_PACKAGES = {
-    *("index-url", "extra-index-url", "find-links", "no-index", "trusted-host"),
-    *("cert", "client-cert", "proxy", "default-timeout", "timeout", "retries"),
-}
+# How the names of pip's options end that say where packages are, and how they are reached.
+_REACHING_PACKAGES = (
+    "-url",
+    "-links",
+    "no-index",
+    "trusted-host",
+    "cert",
+    "proxy",
+    "timeout",
+    "retries",
+)
 
 # Shells are hidden; all is read-only but the volume and what every engine gives: /dev and /proc.
 _ENTER = """
@@ -120,7 +127,7 @@ def _pip_options() -> list[tuple[str, str]]:
     listed = _run(require_tool("python3"), "-m", "pip", "config", "list").splitlines()
     pairs = [line.partition("=") for line in listed]
     options = [(name.rpartition(".")[2], value.strip("'\"")) for name, _, value in pairs]
-    return [(name, value) for name, value in options if name in _REACHING_PACKAGES]
+    return [(name, value) for name, value in options if name.endswith(_REACHING_PACKAGES)]
 
 
 def _base_archive() -> Path:
@@ -209,7 +216,7 @@ class Container:
     ) -> None:
         """Kill its first process, and with that all others."""
         if self.process.poll() is None:
-            kill(tree(self.process.pid)[1:])
+            kill(tree(self.process.pid)[1:2])
             self.process.wait(BOUND)
 
     def alive(self) -> bool:
