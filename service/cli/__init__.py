@@ -1,14 +1,48 @@
 """The command `jpegstow`."""
 
+from importlib import import_module
+from typing import Final
+
 import click
 
 from service import __version__, telemetry
-from service.cli import knowledge, messages, offline, queue, running
-from service.cli.doctor import doctor
-from service.cli.send import send
+
+# In which module each command is, and its name there.
+_COMMANDS: Final = {
+    "archive": ("running", "archive"),
+    "backfill": ("messages", "backfill_"),
+    "census": ("offline", "census"),
+    "codes": ("knowledge", "codes"),
+    "convert": ("offline", "convert"),
+    "doctor": ("doctor", "doctor"),
+    "inspect": ("offline", "inspect"),
+    "pull": ("messages", "pull_"),
+    "queue": ("queue", "group"),
+    "retry": ("running", "retry"),
+    "send": ("send", "send"),
+    "serve": ("running", "serve"),
+    "settings": ("knowledge", "settings_"),
+    "templates": ("knowledge", "templates"),
+}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """The commands, each loaded when it is asked for: `serve` waits for no other."""
+
+    def list_commands(self, _: click.Context) -> list[str]:
+        """Return their names."""
+        return sorted(_COMMANDS)
+
+    def get_command(self, _: click.Context, name: str) -> click.Command | None:
+        """Return one; None if there is none of that name."""
+        if name not in _COMMANDS:
+            return None
+        module, attribute = _COMMANDS[name]
+        command: click.Command = getattr(import_module(f"service.cli.{module}"), attribute)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="jpegstow")
 def main() -> None:
     """Turn JPEG photographs into DICOM instances and store them over DICOMweb.
@@ -16,22 +50,3 @@ def main() -> None:
     Settings come from environment variables; `jpegstow settings` lists them.
     """
     telemetry.silence_pydicom()
-
-
-for command in (
-    running.serve,
-    running.retry,
-    queue.group,
-    running.archive,
-    messages.pull_,
-    messages.backfill_,
-    send,
-    offline.convert,
-    offline.inspect,
-    offline.census,
-    knowledge.templates,
-    knowledge.codes,
-    knowledge.settings_,
-    doctor,
-):
-    main.add_command(command)
