@@ -16,14 +16,14 @@ from types import FrameType
 from typing import Final, NoReturn
 
 from service import telemetry
+from service.loading import uncollected
 from service.settings import Settings
 
 GRACE: Final = 7  # seconds; Cloud Run kills after 10
 
-# gunicorn looks first into the working folder, where another package may be named service.
-_RUN: Final = "import service.wsgi; from gunicorn.app.wsgiapp import run; run(prog='gunicorn')"
+_RUN: Final = "from service.__main__ import server; server()"
 _ARGUMENTS: Final = 4  # the place of gunicorn's own in its command line
-_RETRY: Final = "from service.cli import main; main(prog_name='jpegstow')"
+_RETRY: Final = "from service.__main__ import main; main()"
 _ALLOCATOR: Final = {
     "MALLOC_MMAP_THRESHOLD_": str(16 << 20),
     "MALLOC_TRIM_THRESHOLD_": str(32 << 20),
@@ -105,7 +105,8 @@ def become(command: Sequence[str]) -> NoReturn:
     Python a second time would be half of the time to the first answer.
     """
     if _ALLOCATOR.items() <= os.environ.items():
-        from gunicorn.app.wsgiapp import run  # noqa: PLC0415 - slow to import
+        with uncollected():
+            from gunicorn.app.wsgiapp import run  # noqa: PLC0415 - slow to import
 
         sys.argv = ["gunicorn", *command[_ARGUMENTS:]]
         run(prog="gunicorn")

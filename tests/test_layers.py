@@ -13,7 +13,8 @@ KEEPING = {"database", "durable"}
 LINE = LEAVES | {"dicom", "ingest"}
 MAY_IMPORT = {
     "__init__": set(),
-    "__main__": {"cli"},
+    "__main__": {"loading", "cli", "wsgi"},
+    "loading": set(),
     "errors": set(),
     "settings": {"errors"},
     "telemetry": {"errors", "settings"},
@@ -32,11 +33,11 @@ MAY_IMPORT = {
     "web": LINE | {"store", "retry", "receive", "answers", "queue_api"},
     "push_api": {"errors", "gcp"},
     "queue_api": LINE | {"retry", "answers", "metrics"},
-    "processes": {"settings", "telemetry"},
+    "processes": {"settings", "telemetry", "loading"},
     "sending": LINE | {"store", "sending"},
     "census": LINE | {"sending", "census"},
     "dicomweb": LEAVES | {"dicom", "archive", "dicomweb"},
-    "wsgi": LEAVES | {"assemble", "web", "push_api", "archive", "dicomweb"},
+    "wsgi": LEAVES | {"loading", "assemble", "web", "push_api", "archive", "dicomweb"},
 }
 MAY_IMPORT["cli"] = {*MAY_IMPORT, "cli"}
 NETWORK = {"asyncio", "http", "logging", "socket", "urllib"}

@@ -6,6 +6,7 @@ from typing import Final
 import click
 
 from service import __version__, telemetry
+from service.loading import collect_again
 
 # In which module each command is, and its name there.
 _COMMANDS: Final = {
@@ -49,4 +50,5 @@ def main() -> None:
 
     Settings come from environment variables; `jpegstow settings` lists them.
     """
+    collect_again()
     telemetry.silence_pydicom()

@@ -1,0 +1,81 @@
+"""What a process loads before it answers, and what becomes of it."""
+
+import gc
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from service import __version__
+from service.loading import collect_again, uncollected
+from tests.peers import BOUND
+from tests.serving import SECRET
+
+COMMAND = """
+import sys
+from service.__main__ import main
+try:
+    main()
+finally:
+    print(*sys.modules)
+"""
+
+
+def ran(folder: Path, *arguments: str, **given: str) -> subprocess.CompletedProcess[str]:
+    own = {"DATA_DIR": str(folder), "UID_NAMESPACE": SECRET, "DICOMWEB_URL": "http://127.0.0.1:9"}
+    return subprocess.run(
+        [sys.executable, "-P", *arguments],
+        env={"PATH": os.environ["PATH"]} | own | given,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=BOUND,
+    )
+
+
+def test_a_command_is_loaded_without_the_others(tmp_path: Path) -> None:
+    ended = ran(tmp_path, "-c", COMMAND, "serve", WORKERS="many")
+    assert ended.returncode == 2
+    assert "WORKERS" in ended.stderr
+    loaded = {name for name in ended.stdout.split() if name.startswith("service.cli.")}
+    assert loaded == {"service.cli.running", "service.cli.options"}
+
+
+def test_the_package_itself_is_the_command(tmp_path: Path) -> None:
+    assert (
+        ran(tmp_path, "-m", "service", "--version").stdout == f"jpegstow, version {__version__}\n"
+    )
+
+
+def test_what_is_loaded_is_never_looked_at_by_the_garbage_collector() -> None:
+    try:
+        with uncollected():
+            assert not gc.isenabled()
+            kept: list[object] = [[]]
+        assert gc.isenabled()
+        assert not any(each is kept for each in gc.get_objects())
+        later: list[object] = [[]]
+        assert any(each is later for each in gc.get_objects())
+    finally:
+        gc.unfreeze()
+
+
+def test_garbage_is_collected_again_where_loading_fails() -> None:
+    def fail() -> None:
+        with uncollected():
+            raise ImportError
+
+    try:
+        with pytest.raises(ImportError):
+            fail()
+        assert gc.isenabled()
+    finally:
+        gc.unfreeze()
+
+
+def test_garbage_that_is_collected_already_is_not_kept() -> None:
+    before = gc.get_freeze_count()
+    collect_again()
+    assert gc.get_freeze_count() == before
