@@ -3,6 +3,7 @@
 import os
 import random
 import secrets
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -131,12 +132,18 @@ def load_templates(settings: Settings) -> dict[str, Template]:
     problems: list[str] = []
     for path in files:
         try:
-            found[path.stem] = template.parse(path.stem, path.read_bytes())
+            found[path.stem] = _parsed(path.stem, path.read_bytes())
         except BadTemplate as error:
             problems.append(f"TEMPLATES_DIR: {error}")
     if problems:
         raise BadSettings(problems)
     return found
+
+
+@lru_cache(32)
+def _parsed(name: str, text: bytes) -> Template:
+    """Read a template, and no text twice: what starts the service has been through them all."""
+    return template.parse(name, text)
 
 
 def _built_in() -> Path:

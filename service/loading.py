@@ -1,8 +1,14 @@
 """What a process loads at its start, and keeps to its end."""
 
 import gc
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Final
+
+# pydicom takes them in where they are: to decode pixels, and to show how far a download of test
+# files is. Nothing here asks that of it; what needs one of them imports it itself, and only then.
+_SPARED: Final = ("PIL", "tqdm")
 
 
 @contextmanager
@@ -25,3 +31,15 @@ def collect_again() -> None:
     if not gc.isenabled():
         gc.freeze()
         gc.enable()
+
+
+def lean_pydicom() -> None:
+    """Import pydicom as if the packages that only it would want weren't there."""
+    absent = [name for name in _SPARED if name not in sys.modules]
+    for name in absent:
+        sys.modules[name] = None  # type: ignore[assignment] # to import it is an ImportError now
+    try:
+        import pydicom  # noqa: F401, PLC0415 - this is the place
+    finally:
+        for name in absent:
+            del sys.modules[name]

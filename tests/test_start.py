@@ -13,6 +13,17 @@ from service.loading import collect_again, uncollected
 from tests.peers import BOUND
 from tests.serving import SECRET
 
+SERVICE = """
+import sys
+from service.loading import lean_pydicom
+lean_pydicom()
+from service.wsgi import service
+service()
+print(*sys.modules)
+from PIL import Image
+from pydicom import config
+print(Image.new("L", (1, 1)).size)
+"""
 COMMAND = """
 import sys
 from service.__main__ import main
@@ -21,6 +32,7 @@ try:
 finally:
     print(*sys.modules)
 """
+OTHERS = {"PIL", "tqdm", "prometheus_client", "google", "obstore", "jwt", "service.cli"}
 
 
 def ran(folder: Path, *arguments: str, **given: str) -> subprocess.CompletedProcess[str]:
@@ -33,6 +45,22 @@ def ran(folder: Path, *arguments: str, **given: str) -> subprocess.CompletedProc
         check=False,
         timeout=BOUND,
     )
+
+
+def test_the_service_starts_without_what_only_some_requests_need(tmp_path: Path) -> None:
+    ended = ran(tmp_path, "-c", SERVICE)
+    assert ended.returncode == 0, ended.stderr
+    modules, drawn = ended.stdout.splitlines()
+    loaded = set(modules.split())
+    assert loaded >= {"pydicom", "requests", "service.ingest", "service.push_api"}
+    assert loaded & OTHERS == set()
+    assert drawn == "(1, 1)"  # hidden from pydicom alone
+
+
+def test_rules_that_cant_be_read_keep_the_service_from_starting(tmp_path: Path) -> None:
+    ended = ran(tmp_path, "-c", SERVICE, METADATA_RULES="{")
+    assert ended.returncode != 0
+    assert "METADATA_RULES" in ended.stderr
 
 
 def test_a_command_is_loaded_without_the_others(tmp_path: Path) -> None:
