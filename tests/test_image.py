@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from tests.bench.processes import tree
 from tests.container import Container, Image, Images, require_root
 from tests.jpegs import make_jpeg
 from tests.judges import require_tool
@@ -21,10 +22,11 @@ from tests.serving import SECRET, Serving
 
 JPEG = make_jpeg()
 GRACE = 8.0  # seconds
-RUNS = 5
-# Times a bare Flask application. The aim is 2; gunicorn with pydicom, requests and our own modules
-# takes that by itself, and a busy machine adds to it.
-LIMIT = 3.5
+RUNS = 7
+# Times what a bare Flask application takes to its first answer: ours to that, and to the first
+# picture that is stored, which isn't to pay for what the first answer has saved.
+LIMIT = 2.0
+UPLOAD_LIMIT = 2.2
 LEAN = {"UID_NAMESPACE": SECRET, "RETRY_WORKERS": "0", "HOST": "127.0.0.1"}
 
 BARE = """
@@ -170,16 +172,39 @@ def test_an_upload_under_way_ends_well_after_sigterm(image: Image, tmp_path: Pat
         assert time.monotonic() - before < GRACE
 
 
-def first_answer(image: Image, command: Sequence[str], folder: Path, port: int) -> float:
-    """Return the seconds from the start of a command to its first 200."""
-    given = {"PORT": str(port), "DICOMWEB_URL": "http://127.0.0.1:9", **LEAN}
+def cold_start(image: Image, command: Sequence[str], log: Path, **given: str) -> list[float]:
+    """Return the seconds from the start of a command to its first 200.
+
+    With a store's address in `given`, also those to its first picture that is stored.
+    """
+    port = int(given["PORT"])
     begin = time.monotonic()
-    with Container(image, command, folder / "cold.log", **given) as container:
+    with Container(image, command, log, **given, **LEAN) as container:
+
+        def taken() -> float:
+            return time.monotonic() - begin - without_processor(container.process.pid)
+
         while not answers(port):
             assert container.alive(), container.log.read_text()
             assert time.monotonic() - begin < BOUND
             time.sleep(0.005)
-        return time.monotonic() - begin
+        seconds = [taken()]
+        if "DICOMWEB_URL" in given:
+            url = f"http://127.0.0.1:{port}/v1/instances"
+            headers = {"Content-Type": "image/jpeg"}
+            assert requests.post(url, JPEG, headers=headers, timeout=BOUND).status_code == 201
+            seconds.append(taken())
+    return seconds
+
+
+def without_processor(root: int) -> float:
+    """Return the seconds for which a tree's threads were ready and others ran instead.
+
+    It is what a busy machine adds to a start: the second number of each thread's schedstat, in
+    nanoseconds.
+    """
+    threads = [path for pid in tree(root) for path in Path(f"/proc/{pid}/task").iterdir()]
+    return sum(int((path / "schedstat").read_text().split()[1]) for path in threads) / 1e9
 
 
 def answers(port: int) -> bool:
@@ -204,14 +229,18 @@ def bare(port: int) -> list[str]:
 def test_a_cold_start_takes_at_most_twice_that_of_a_bare_flask_application(
     image: Image, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    pairs = []
-    for _ in range(RUNS):
-        port = free_port()
-        ours = first_answer(image, image.command(), tmp_path, port)
-        port = free_port()
-        pairs.append((ours, first_answer(image, bare(port), tmp_path, port)))
-    ours, flask = (statistics.median(column) for column in zip(*pairs, strict=True))
-    ratio = ours / flask
-    said = f"{ours:.2f} s, a bare Flask application {flask:.2f} s, {ratio:.2f} times"
-    say(capfd, f"the image's first 200 after {said}")
-    assert ratio <= LIMIT
+    log = tmp_path / "cold.log"
+    starts = []
+    with ScriptedServer(stored()) as store:
+        ours = {"DICOMWEB_URL": store.dicomweb_url, "READ_BACK": "never"}
+        for _ in range(RUNS):
+            port = free_port()
+            start = cold_start(image, image.command(), log, PORT=str(port), **ours)
+            port = free_port()
+            starts.append(start + cold_start(image, bare(port), log, PORT=str(port)))
+    first, upload, flask = (statistics.median(column) for column in zip(*starts, strict=True))
+    said = f"{first:.2f} s, {first / flask:.2f} times a bare Flask application's {flask:.2f} s"
+    stored_after = f"its first picture stored after {upload:.2f} s, {upload / flask:.2f} times"
+    say(capfd, f"the image's first 200 after {said}; {stored_after}")
+    assert first <= LIMIT * flask
+    assert upload <= UPLOAD_LIMIT * flask
