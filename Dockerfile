@@ -19,7 +19,7 @@ COPY service service
 RUN /build/bin/pip wheel --no-cache-dir --no-deps --no-build-isolation --wheel-dir /wheels . \
  && /build/bin/pip --python /app/bin/python install --no-cache-dir --no-compile --no-deps --no-index /wheels/*.whl
 
-FROM ${BASE}
+FROM ${BASE} AS service
 # The library's version is the Debian release's own, which the base image names.
 # hadolint ignore=DL3008
 RUN apt-get update \
@@ -41,3 +41,21 @@ HEALTHCHECK --start-period=10s --timeout=5s CMD ["/app/bin/python", "-c", \
   "import http.client, os; c = http.client.HTTPConnection('127.0.0.1', int(os.environ['PORT']), timeout=4); c.request('GET', '/healthz'); raise SystemExit(c.getresponse().status != 200)"]
 ENTRYPOINT ["/app/bin/jpegstow"]
 CMD ["serve"]
+
+# The tests, of the wheel as it is installed: docker build --target test . But for those of the repository.
+FROM service AS test
+USER 0:0
+WORKDIR /src
+COPY --from=build /build /build
+COPY requirements-dev.lock pyproject.toml ./
+RUN /build/bin/pip --python /app/bin/python install --no-cache-dir --require-hashes --requirement requirements-dev.lock \
+ && chown 65532:65532 /src
+COPY templates templates
+COPY tests tests
+USER 65532:65532
+ENV HOME=/tmp DATA_DIR=
+ARG TESTS="tests --ignore=tests/test_project.py --ignore=tests/test_readme.py --ignore=tests/test_deploy.py --ignore=tests/test_image.py --ignore=tests/test_layers.py"
+RUN /app/bin/python -m pytest -n 2 --dist loadfile ${TESTS}
+
+# What is built unless another target is asked for.
+FROM service

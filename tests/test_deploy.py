@@ -228,7 +228,7 @@ def given(line: list[str]) -> dict[str, str]:
 
 def test_every_setting_that_it_gives_is_one_and_is_accepted() -> None:
     (line,) = deployments()
-    environment = {name: value for name, value in given(line).items() if name != "RETRY_QUEUE"}
+    environment = given(line)
     assert len(environment) > 8
     known = set(re.findall(r"`([A-Z_]+)`", settings.table()))
     assert environment.keys() - known == set()
@@ -238,6 +238,10 @@ def test_every_setting_that_it_gives_is_one_and_is_accepted() -> None:
     flags = dict(word.split("=", 1) for word in line if word.startswith("--") and "=" in word)
     assert int(flags["--concurrency"]) == loaded.workers * loaded.threads
     assert loaded.store_deadline < int(flags["--timeout"])
+    project = names()["PROJECT"]
+    assert loaded.queue_place == settings.CloudQueue(
+        f"projects/{project}/topics/jpegstow-retry", f"gs://{names()['QUEUE']}", "queue", ""
+    )
 
 
 def test_every_account_that_gets_a_role_is_made_or_is_googles() -> None:
@@ -264,6 +268,7 @@ def test_what_is_made_is_taken_down() -> None:
     made |= {"run services": named("deploy")["run"]}
     gone |= {"storage buckets": named("rm")["storage"]}
     del made["beta services identity"]  # Google's own
+    made["scheduler jobs"].remove("http")  # their kind
     del made["healthcare dicom-stores"]  # it goes with its dataset
     assert {"alpha monitoring policies": {"printed"}}.items() <= gone.items()
     made["alpha monitoring policies"] = {"printed"}
@@ -301,4 +306,6 @@ def test_the_dockerfile_passes_a_linter() -> None:
 def test_the_base_image_is_the_same_everywhere() -> None:
     (base,) = re.findall(r"^ARG BASE=(\S+)", DOCKERFILE, re.MULTILINE)
     assert f"  _BASE: {base}\n" in CLOUDBUILD
-    assert set(re.findall(r"^FROM (\S+)", DOCKERFILE, re.MULTILINE)) == {"${BASE}"}
+    stages = re.findall(r"^FROM (\S+)(?: AS (\S+))?", DOCKERFILE, re.MULTILINE)
+    assert {base for base, _ in stages} - {name for _, name in stages} == {"${BASE}"}
+    assert stages[-1] == ("service", "")
