@@ -4,7 +4,6 @@ Every field documents itself; the table in the README is made from this class.
 """
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import Field, dataclass, field, fields
 from pathlib import Path
@@ -12,120 +11,21 @@ from typing import Any, Final, Literal
 from urllib.parse import urlsplit
 
 from service.errors import BadSettings
+from service.setting_texts import (
+    CloudQueue,
+    credential,
+    integer,
+    on_or_off,
+    one_of,
+    queue,
+    seconds,
+    store_url_of,
+    text,
+)
 
 STORAGE_CLASSES: Final = ("STANDARD", "NEARLINE", "COLDLINE", "ARCHIVE")
 GOOGLE_HOST: Final = "healthcare.googleapis.com"
 LOOPBACK: Final = frozenset({"127.0.0.1", "localhost", "::1"})
-
-
-def _text(value: str) -> str:
-    if any(ord(character) < 32 for character in value):
-        raise ValueError("it holds a control character")
-    return value
-
-
-def _credential(value: str) -> str:
-    if not value.isprintable() or max(value, default="") > "\xff":
-        raise ValueError("it holds a character that is not a printable one of ISO 8859-1")
-    return value
-
-
-def _one_of(*choices: str) -> Callable[[str], str]:
-    def convert(value: str) -> str:
-        if value not in choices:
-            raise ValueError(f"it is none of {', '.join(filter(None, choices))}")
-        return value
-
-    return convert
-
-
-def _integer(least: int, most: int) -> Callable[[str], int]:
-    def convert(value: str) -> int:
-        if not re.fullmatch(r"\d{1,15}", value, re.ASCII) or not least <= int(value) <= most:
-            raise ValueError(f"it isn't a whole number from {least} to {most}")
-        return int(value)
-
-    return convert
-
-
-def _on_or_off(value: str) -> bool:
-    if value not in {"on", "off"}:
-        raise ValueError("it is neither on nor off")
-    return value == "on"
-
-
-def _seconds(value: str) -> float:
-    if not re.fullmatch(r"\d{1,8}(\.\d{1,3})?", value, re.ASCII) or float(value) <= 0:
-        raise ValueError("it isn't a number of seconds above 0")
-    return float(value)
-
-
-@dataclass(frozen=True, slots=True)
-class CloudQueue:
-    """A retry queue in a bucket, with a topic as its alarm clock.
-
-    Attributes
-    ----------
-    topic
-        ``projects/P/topics/T``.
-    bucket
-        ``gs://BUCKET``.
-    prefix
-        What all names in the bucket begin with, without slashes at its ends; may be empty.
-    subscription
-        ``projects/P/subscriptions/S``, which `jpegstow retry` pulls; empty if it has none to pull.
-    """
-
-    topic: str
-    bucket: str
-    prefix: str
-    subscription: str
-
-    def __str__(self) -> str:
-        """Return where its entries are."""
-        return f"{self.bucket}/{self.prefix}"
-
-
-_NAME: Final = r"[A-Za-z][\w.~+%-]{2,254}"
-_PART: Final = r"[\w-][\w.-]*"
-_CLOUD_QUEUE: Final = re.compile(
-    rf"pubsub://(?P<project>[a-z][a-z0-9.:-]{{4,62}})/(?P<topic>{_NAME})"
-    rf"\?bucket=(?P<bucket>gs://[a-z0-9][a-z0-9._-]{{1,221}})/?(?P<prefix>{_PART}(/{_PART})*)?/?"
-    rf"(&subscription=(?P<subscription>{_NAME}))?",
-    re.ASCII,
-)
-
-
-def _queue(value: str) -> Path | CloudQueue | None:
-    if "://" not in value:
-        return Path(value) if value else None
-    found = _CLOUD_QUEUE.fullmatch(value)
-    if not found:
-        shape = "pubsub://PROJECT/TOPIC?bucket=gs://BUCKET/PREFIX&subscription=NAME"
-        raise ValueError(f"it is neither a folder nor {shape}, whose last two parts may be absent")
-    project, subscription = found["project"], found["subscription"]
-    return CloudQueue(
-        topic=f"projects/{project}/topics/{found['topic']}",
-        bucket=found["bucket"],
-        prefix=found["prefix"] or "",
-        subscription=f"projects/{project}/subscriptions/{subscription}" if subscription else "",
-    )
-
-
-def store_url_of(value: str) -> str:
-    """Return a DICOMweb base URL without what people append to it; ValueError for none."""
-    if not value:
-        return ""
-    if re.search(r"[@?#]", value):
-        raise ValueError("it holds credentials, a query or a fragment")
-    try:
-        url = urlsplit(value)
-        sound = url.scheme in {"http", "https"} and url.hostname and url.port != 0
-    except ValueError:  # its text would quote the URL
-        sound = False
-    if not sound:
-        raise ValueError("it isn't an http or https URL")
-    return value.rstrip("/").removesuffix("/studies")
 
 
 def _setting(
@@ -147,42 +47,42 @@ class Settings:
     )
     dicomweb_wire: str = _setting(
         "auto",
-        _one_of("auto", "json", "part10"),
+        one_of("auto", "json", "part10"),
         """The form of a store request: `json` (metadata and JPEG apart; Google Cloud Healthcare,
         dcm4chee), `part10` (DICOM files; every server), or `auto` (`json`, and after an answer of
         415 `part10`).""",
     )
     dicomweb_auth: str = _setting(
         "auto",
-        _one_of("auto", "google", "bearer", "basic", "none"),
+        one_of("auto", "google", "bearer", "basic", "none"),
         """Credentials for the store: `google` (application default credentials), `bearer`, `basic`,
         `none`, or `auto` (`google` for healthcare.googleapis.com, else whichever is set, else
         `none`).""",
     )
-    dicomweb_token: str = _setting("", _credential, "The token for `bearer`.", secret=True)
-    dicomweb_user: str = _setting("", _credential, "The user for `basic`.")
-    dicomweb_password: str = _setting("", _credential, "The password for `basic`.", secret=True)
+    dicomweb_token: str = _setting("", credential, "The token for `bearer`.", secret=True)
+    dicomweb_user: str = _setting("", credential, "The user for `basic`.")
+    dicomweb_password: str = _setting("", credential, "The password for `basic`.", secret=True)
     storage_class: str = _setting(
         "",
-        _one_of("", *STORAGE_CLASSES),
+        one_of("", *STORAGE_CLASSES),
         """Google's storage class for new instances: `STANDARD`, `NEARLINE`, `COLDLINE` or
         `ARCHIVE`. Empty: the store's default.""",
     )
     store_connect_timeout: float = _setting(
-        5.0, _seconds, "Seconds to wait for a connection to the store."
+        5.0, seconds, "Seconds to wait for a connection to the store."
     )
     store_read_timeout: float = _setting(
-        30.0, _seconds, "Seconds to wait for the store's whole answer once the request is sent."
+        30.0, seconds, "Seconds to wait for the store's whole answer once the request is sent."
     )
     store_deadline: float = _setting(
         20.0,
-        _seconds,
+        seconds,
         """Seconds that an upload may wait for the store before its instance goes to the retry
         queue.""",
     )
     read_back: Literal["auto", "always", "never"] = _setting(
         "auto",
-        _one_of("auto", "always", "never"),
+        one_of("auto", "always", "never"),
         """Whether to read from the store what it says it has stored, since some stores say so of an
         instance that they had before with other content: `auto` (where it was there before; not
         asked of Google's store and the embedded archive, which tell), `always`, or `never` (as for
@@ -195,7 +95,7 @@ class Settings:
     )
     retry_queue: Path | CloudQueue | None = _setting(
         None,
-        _queue,
+        queue,
         """The folder of the retry queue, on a disk that stays; all processes that share it drain
         it together. Empty: `DATA_DIR/queue`. Or a bucket and the topic that wakes it,
         `pubsub://PROJECT/TOPIC?bucket=gs://BUCKET/PREFIX`, with `&subscription=NAME` where
@@ -203,26 +103,26 @@ class Settings:
     )
     retry_workers: int = _setting(
         1,
-        _integer(0, 64),
+        integer(0, 64),
         """How many `jpegstow retry` processes `jpegstow serve` runs; none where Pub/Sub pushes to
         `/v1/retry`.""",
     )
     retry_concurrency: int = _setting(
-        4, _integer(1, 64), "Instances that each of them sends at once, at most."
+        4, integer(1, 64), "Instances that each of them sends at once, at most."
     )
     retry_max_age: float = _setting(
         604_800.0,
-        _seconds,
+        seconds,
         """Seconds after which an instance that the store doesn't take is given up and kept as
         `dead`, for an operator; a week.""",
     )
     queue_max_bytes: int = _setting(
         10_737_418_240,
-        _integer(1_048_576, 1 << 49),
+        integer(1_048_576, 1 << 49),
         "The most bytes that the retry queue may hold; beyond that uploads are answered 503.",
     )
     queue_max_entries: int = _setting(
-        1_000_000, _integer(1, 100_000_000), "The most instances that the retry queue may hold."
+        1_000_000, integer(1, 100_000_000), "The most instances that the retry queue may hold."
     )
     templates_dir: Path | None = _setting(
         None,
@@ -230,64 +130,64 @@ class Settings:
         "A folder of templates beside the built-in ones; a file of the same name replaces one.",
     )
     default_template: str = _setting(
-        "vl-photographic-image", _text, "The template of an upload that names none."
+        "vl-photographic-image", text, "The template of an upload that names none."
     )
     uid_namespace: str = _setting(
         "",
-        _text,
+        text,
         """A secret text under which UIDs are made; the same on every machine that feeds one store,
         and never changed. Empty: made once and kept in `DATA_DIR/uid-namespace`.""",
         secret=True,
     )
     max_upload_bytes: int = _setting(
         31_457_280,
-        _integer(1024, 4_294_967_296),
+        integer(1024, 4_294_967_296),
         "The largest request; Cloud Run itself takes 32 MiB.",
     )
     max_pixels: int = _setting(
-        200_000_000, _integer(1, 4_294_836_225), "The largest picture, rows times columns."
+        200_000_000, integer(1, 4_294_836_225), "The largest picture, rows times columns."
     )
     transform_memory: int = _setting(
         536_870_912,
-        _integer(1_048_576, 1 << 40),
+        integer(1_048_576, 1 << 40),
         """The most memory, in bytes, that turning and recoding pictures may take at once in each
         worker process; a picture that needs more by itself is refused, others wait.""",
     )
     upright: Literal["reencode", "lossless-or-keep", "refuse"] = _setting(
         "reencode",
-        _one_of("reencode", "lossless-or-keep", "refuse"),
+        one_of("reencode", "lossless-or-keep", "refuse"),
         """What to do with a picture that EXIF says lies on its side and whose size doesn't allow
         turning it without loss: `reencode` it at high quality and say so, keep it as it lies
         (`lossless-or-keep`), or `refuse` it.""",
     )
     cmyk: Literal["refuse", "convert"] = _setting(
         "refuse",
-        _one_of("refuse", "convert"),
+        one_of("refuse", "convert"),
         "What to do with four components (CMYK): `refuse` them, or `convert` them to sRGB.",
     )
     verify_scan: bool = _setting(
-        _on_or_off("on"),
-        _on_or_off,
+        on_or_off("on"),
+        on_or_off,
         "Whether the scan of each picture is read strictly, so that no damaged one is stored.",
     )
-    max_images: int = _setting(100, _integer(1, 900), "The most images in one request.")
+    max_images: int = _setting(100, integer(1, 900), "The most images in one request.")
     push_auth: Literal["google", "none"] = _setting(
         "google",
-        _one_of("google", "none"),
+        one_of("google", "none"),
         """Who may push to `/v1/pubsub`: who has a token of Google's for `PUSH_SERVICE_ACCOUNT`
         (`google`), or anybody (`none`, only where `HOST` is this machine alone).""",
     )
     push_audience: str = _setting(
         "",
-        _text,
+        text,
         """The audience of push tokens: what the subscription says, by default the URL that it
         pushes to.""",
     )
     push_service_account: str = _setting(
-        "", _text, "The email of the service account whose tokens push requests carry."
+        "", text, "The email of the service account whose tokens push requests carry."
     )
     push_keys_url: str = _setting(
-        "https://www.googleapis.com/oauth2/v3/certs", _text, "Where the keys of push tokens are."
+        "https://www.googleapis.com/oauth2/v3/certs", text, "Where the keys of push tokens are."
     )
     metadata_rules: str = _setting(
         "",
@@ -297,15 +197,15 @@ class Settings:
         names the template, other small names stand for anything, `**` for any folders.""",
     )
     bucket_endpoint: str = _setting(
-        "", _text, "The URL of a bucket service of one's own, or of an emulator."
+        "", text, "The URL of a bucket service of one's own, or of an emulator."
     )
     host: str = _setting(
-        "127.0.0.1", _text, "The address to listen on; `0.0.0.0` for all, as a container needs."
+        "127.0.0.1", text, "The address to listen on; `0.0.0.0` for all, as a container needs."
     )
-    port: int = _setting(8080, _integer(0, 65_535), "The port of the service.")
-    archive_port: int = _setting(8042, _integer(0, 65_535), "The port of the embedded archive.")
-    workers: int = _setting(2, _integer(1, 64), "Worker processes of the service.")
-    threads: int = _setting(8, _integer(1, 256), "Threads, and so uploads at once, of each worker.")
+    port: int = _setting(8080, integer(0, 65_535), "The port of the service.")
+    archive_port: int = _setting(8042, integer(0, 65_535), "The port of the embedded archive.")
+    workers: int = _setting(2, integer(1, 64), "Worker processes of the service.")
+    threads: int = _setting(8, integer(1, 256), "Threads, and so uploads at once, of each worker.")
 
     @property
     def embedded(self) -> bool:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from service import settings
+from service.setting_texts import CloudQueue
 from tests.judges import find_tool
 from tests.peers import BOUND
 from tests.peers.pubsub import PubSub, Topic
@@ -239,7 +240,7 @@ def test_every_setting_that_it_gives_is_one_and_is_accepted() -> None:
     assert int(flags["--concurrency"]) == loaded.workers * loaded.threads
     assert loaded.store_deadline < int(flags["--timeout"])
     project = names()["PROJECT"]
-    assert loaded.queue_place == settings.CloudQueue(
+    assert loaded.queue_place == CloudQueue(
         f"projects/{project}/topics/jpegstow-retry", f"gs://{names()['QUEUE']}", "queue", ""
     )
 

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import BadSettings
-from service.settings import CloudQueue, Settings, load, store_url_of, table
+from service.setting_texts import CloudQueue, store_url_of
+from service.settings import Settings, load, table
 
 MARKER = "Zebedee"
 SECRETS = ["DICOMWEB_TOKEN", "DICOMWEB_PASSWORD", "UID_NAMESPACE"]

@@ -12,6 +12,7 @@ import click
 from service import assemble, sending, settings
 from service.cli.options import describing_options, reports_errors
 from service.errors import BadSettings
+from service.setting_texts import store_url_of
 
 
 @click.command()
@@ -48,7 +49,7 @@ def send(
 
 def _checked_url(url: str) -> str:
     try:
-        return settings.store_url_of(url)
+        return store_url_of(url)
     except ValueError as error:
         raise BadSettings([f"--url: {error}"]) from error
 
