@@ -1,5 +1,6 @@
 """The peers of the other tests do what they say."""
 
+import socket
 from pathlib import Path
 
 import pytest
@@ -7,8 +8,10 @@ import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service import telemetry
 from tests.judges import require_tool
 from tests.peers import (
+    BOUND,
     CutAnswer,
     Flood,
     Garbage,
@@ -22,6 +25,7 @@ from tests.peers import (
     SlowBody,
     Step,
     already_exists_409,
+    free_port,
     instances_in,
     no_studies,
     partial_202,
@@ -47,7 +51,7 @@ def multipart(image: bytes) -> bytes:
 
 
 def post(server: ScriptedServer, body: bytes = multipart(b"\xff\xd8")) -> requests.Response:
-    return requests.post(server.url, body, headers={"Content-Type": TYPE}, timeout=10)
+    return requests.post(server.url, body, headers={"Content-Type": TYPE}, timeout=BOUND)
 
 
 def test_steps_are_played_in_order_and_the_last_one_repeats() -> None:
@@ -59,7 +63,7 @@ def test_steps_are_played_in_order_and_the_last_one_repeats() -> None:
 
 def test_a_method_of_its_own_leaves_the_script_where_it_is() -> None:
     with ScriptedServer(throttled(), stored(), also={"GET": no_studies()}) as server:
-        assert requests.get(server.url, timeout=10).json() == []
+        assert requests.get(server.url, timeout=BOUND).json() == []
         assert post(server).status_code == 429
 
 
@@ -77,7 +81,7 @@ def test_requests_are_recorded_and_one_connection_serves_many() -> None:
 
 def test_a_chunked_body_is_put_together() -> None:
     with ScriptedServer(Respond()) as server:
-        requests.post(server.url, iter([b"ab", b"c"]), timeout=10)
+        requests.post(server.url, iter([b"ab", b"c"]), timeout=BOUND)
     assert server.requests[0].body == b"abc"
 
 
@@ -126,33 +130,50 @@ def test_a_hanging_server_ends_at_once() -> None:
         requests.get(server.url, timeout=0.05)
 
 
+def test_a_step_that_fails_is_told_at_the_end() -> None:
+    server = ScriptedServer(stored())
+    with pytest.raises(AssertionError, match="a step failed") as caught, server:  # noqa: PT012
+        with pytest.raises(requests.ConnectionError):
+            requests.get(server.url, timeout=BOUND)
+        telemetry.silence_pydicom()
+    assert type(caught.value.__cause__) is KeyError  # a GET names no media type
+
+
+def test_free_ports_are_each_another_and_none_that_linux_gives_unasked() -> None:
+    ports = [free_port() for _ in range(50)]
+    assert len(set(ports)) == 50
+    assert max(ports) < 32_768
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", ports[0]))
+
+
 def test_a_released_server_goes_on() -> None:
     with ScriptedServer(Hang(then=no_studies())) as server:
         server.released.set()
-        assert requests.get(server.url, timeout=10).json() == []
+        assert requests.get(server.url, timeout=BOUND).json() == []
 
 
 def test_bodies_come_slowly_or_without_end() -> None:
     with ScriptedServer(SlowBody(b"slow", pause=0.001), Flood(100_000)) as server:
-        assert requests.get(server.url, timeout=10).content == b"slow"
-        assert len(requests.get(server.url, timeout=10).content) == 100_000
+        assert requests.get(server.url, timeout=BOUND).content == b"slow"
+        assert len(requests.get(server.url, timeout=BOUND).content) == 100_000
 
 
 def test_nobody_listens_on_a_refused_port() -> None:
     with refused_port() as port, pytest.raises(requests.ConnectionError):
-        requests.get(f"http://127.0.0.1:{port}", timeout=10)
+        requests.get(f"http://127.0.0.1:{port}", timeout=BOUND)
 
 
 def test_orthanc_answers_dicomweb(orthanc: Orthanc) -> None:
     orthanc.empty()
-    answer = orthanc.session.get(f"{orthanc.dicomweb_url}/studies", timeout=10)
+    answer = orthanc.session.get(f"{orthanc.dicomweb_url}/studies", timeout=BOUND)
     assert answer.json() == []
     assert orthanc.get("/system")["DicomAet"] == "ORTHANC"
 
 
 def test_orthanc_asks_for_credentials_where_told_to(tmp_path: Path) -> None:
     with Orthanc(tmp_path, "alice", "secret") as server:
-        assert requests.get(f"{server.dicomweb_url}/studies", timeout=10).status_code == 401
+        assert requests.get(f"{server.dicomweb_url}/studies", timeout=BOUND).status_code == 401
         assert server.get("/patients") == []
 
 

@@ -127,10 +127,10 @@ class _Listener(ThreadingHTTPServer):
                 connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, *_: object) -> None:
-        """Let pytest see the error of a step: it is a bug of the test."""
+        """Keep the error of a step for the end: it is a bug of the test."""
         error = sys.exception()
         if error:
-            raise error
+            self.script.errors.append(error)
 
 
 class ScriptedServer:
@@ -144,6 +144,7 @@ class ScriptedServer:
         self, *steps: Step, also: Mapping[str, Step] | None = None, lasting: bool = False
     ) -> None:
         self.requests: list[Received] = []
+        self.errors: list[BaseException] = []
         self.released = threading.Event()
         self._steps = list(steps)
         self._also = also or {}
@@ -165,12 +166,21 @@ class ScriptedServer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """Release what hangs, close every connection, and wait for the threads."""
+        """Release what hangs, close every connection, and wait for the threads.
+
+        Raises
+        ------
+        AssertionError
+            If a step has failed. That of a thread would get lost: what silences pydicom's warnings
+            silences pytest's as well.
+        """
         self.released.set()
         self._listener.shutdown()
         self._thread.join()
         self._listener.hang_up()
         self._listener.server_close()
+        if self.errors:
+            raise AssertionError(f"a step failed, on {self.url}") from self.errors[0]
 
     @property
     def url(self) -> str:
