@@ -50,7 +50,7 @@ def pull(subscription: str, take: Take, concurrency: int, most_bytes: int) -> Co
     from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415 - slow to import
     from google.cloud.pubsub_v1 import SubscriberClient, types  # noqa: PLC0415
 
-    told: queue.SimpleQueue[None] = queue.SimpleQueue()  # its put may be a signal handler's
+    told: queue.SimpleQueue[str] = queue.SimpleQueue()  # its put may be a signal handler's
     counts: Counter[str] = Counter()
     limits = types.FlowControl(
         max_messages=2 * concurrency,
@@ -71,9 +71,10 @@ def pull(subscription: str, take: Take, concurrency: int, most_bytes: int) -> Co
             scheduler=workers,
             await_callbacks_on_shutdown=True,
         )
-        stream.add_done_callback(lambda _: told.put(None))
-        _wait(told)
+        stream.add_done_callback(lambda _: told.put("the stream has ended"))
+        why = _wait(told)
         workers.stop()
+        telemetry.log("INFO", why)
         _wind_up(stream)
     return counts
 
@@ -171,16 +172,16 @@ def _take(received: Any, take: Take, counts: Counter[str], stopping: threading.E
     received.nack()
 
 
-def _stop_on_signals(told: "queue.SimpleQueue[None]") -> None:
+def _stop_on_signals(told: "queue.SimpleQueue[str]") -> None:
     def stop(_number: int, _frame: FrameType | None) -> None:
-        told.put(None)
+        told.put("told to stop")
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
 
 
-def _wait(told: "queue.SimpleQueue[None]") -> None:
-    """Wait until something is told.
+def _wait(told: "queue.SimpleQueue[str]") -> str:
+    """Return what is told, once something is.
 
     The kernel may give a signal to any thread, to one that just starts for instance; but it is this
     one that runs the handler, and what waits without an end would never wake to do so.
