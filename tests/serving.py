@@ -8,6 +8,7 @@ import sys
 import time
 import weakref
 from collections.abc import Callable
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from tempfile import mkdtemp
@@ -165,6 +166,15 @@ class Serving:
         """Return the ids of the supervisor and of all that descend from it."""
         return tree(self.process.pid)
 
+    def running(self, words: bytes) -> list[int]:
+        """Return the ids of those whose command line holds these words."""
+        found = []
+        for pid in self.processes():
+            with suppress(FileNotFoundError, ProcessLookupError):  # it may end while it is read
+                if words in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    found.append(pid)
+        return found
+
     def post(self, *images: bytes, **fields: str) -> requests.Response:
         """Upload images with fields."""
         files = [("image", ("photo.jpg", image)) for image in images]
@@ -172,16 +182,18 @@ class Serving:
 
 
 def kill(pids: list[int]) -> None:
-    """Kill processes that this test has started, if they still run."""
+    """Kill processes that this test has started, if they still run, and wait until they don't."""
     for pid in filter(is_alive, pids):
-        os.kill(pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not any(map(is_alive, pids)))
 
 
 def is_alive(pid: int) -> bool:
     """Tell whether a process runs; one that has ended but not been waited for doesn't."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return False
     return stat.rpartition(")")[2].split()[0] != "Z"
 

@@ -157,6 +157,7 @@ class Topic:
         if not wrapped:
             push["noWrapper"] = {"writeMetadata": True}
         settings: dict[str, Any] = {
+            "ackDeadlineSeconds": 600,  # else what is answered late comes a second time
             "pushConfig": push,
             "retryPolicy": {"minimumBackoff": f"{least_wait}s", "maximumBackoff": "600s"},
         }
