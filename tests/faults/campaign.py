@@ -46,11 +46,14 @@ def each_fault_once() -> list[str]:
     return [name for fault in CALM if fault != PASS for name in (fault, PASS)]
 
 
-def play(on: Stage, requests_: Requests, events: Sequence[Event], seconds: float) -> None:
-    """Upload for so many seconds, while the events happen at their time."""
+def play(
+    on: Stage, requests_: Requests, events: Sequence[Event], seconds: float, late: float
+) -> None:
+    """Upload for so many seconds, and what is late for some more; the events happen meanwhile."""
     actions: dict[str, Action] = WEATHERS | KILLS
     started = time.monotonic()
-    with uploading(on.service.url, requests_, on.ledger, seconds, on.random.getrandbits(32)):
+    seed = on.random.getrandbits(32)
+    with uploading(on.service.url, requests_, on.ledger, (seconds, seconds + late), seed):
         for event in events:
             time.sleep(max(0.0, started + event.at - time.monotonic()))
             actions[event.name](on)
@@ -124,11 +127,13 @@ def run(on: Stage, pictures: int, uploads: float, seconds: float, seed: int) -> 
     uploads
         Seconds over which the pictures are spread, and with them the kills.
     seconds
-        The time within which the queue must be drained too; it ends as soon as it is.
+        The time within which the queue must be drained too; it ends as soon as it is. Half of what
+        the uploads leave of it is for those that are late.
     """
     started = time.monotonic()
     on.faults.begin_with(each_fault_once())
-    play(on, Requests(pictures, seed), plan(uploads, seed), uploads)
+    late = (seconds - uploads) / 2
+    play(on, Requests(pictures, seed), plan(uploads, seed), uploads, late)
     drained = drain(on, started + seconds - time.monotonic())
     checked, found = on.judge()
     wrong = [*_unplayed(on, pictures), *found]

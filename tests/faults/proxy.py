@@ -164,7 +164,7 @@ def relay(wire: Wire, answer: Answer, length: int) -> None:
     wire.wfile.write(answer.body[:length])
 
 
-def steps(store: str) -> dict[str, Step]:
+def steps(store: str, stall: float) -> dict[str, Step]:
     """Return what can happen to a request, by name."""
     return {
         PASS: Forward(store),
@@ -173,8 +173,8 @@ def steps(store: str) -> dict[str, Step]:
         "429": throttled(retry_after=1),
         "reset within": ResetMidBody(after=500),
         "answer lost": ForwardAndReset(store),
-        "hung": Stall(STALL),
-        "late": Stall(STALL, ForwardAndReset(store)),
+        "hung": Stall(stall),
+        "late": Stall(stall, ForwardAndReset(store)),
         "answer cut": ForwardAndCut(store),
         "200 empty": empty_200(),
         "200 of another": names_another_uid(),
@@ -185,11 +185,11 @@ def steps(store: str) -> dict[str, Step]:
 class Faults:
     """The step of every request: those of a list first, then whatever the weather brings."""
 
-    def __init__(self, store: str, seed: int = 0) -> None:
-        """Take the store's host and port."""
+    def __init__(self, store: str, seed: int = 0, stall: float = STALL) -> None:
+        """Take the store's host and port, and the seconds for which what hangs does."""
         self.weather = CLEAR
         self.played: Counter[str] = Counter()
-        self._steps = steps(store)
+        self._steps = steps(store, stall)
         self._due: deque[str] = deque()
         self._random = Random(seed)
         self._lock = threading.Lock()

@@ -61,12 +61,18 @@ class Client:
 
 @contextmanager
 def uploading(
-    url: str, requests_: Requests, ledger: Ledger, seconds: float, seed: int = 0
+    url: str, requests_: Requests, ledger: Ledger, within: tuple[float, float], seed: int = 0
 ) -> Iterator[None]:
     """Post requests, spread over so many seconds, while the block runs and until all are sent.
 
-    A quarter of that time is added for what is late. An error of the block ends it at once.
+    An error of the block ends it at once.
+
+    Parameters
+    ----------
+    within
+        The seconds over which they are spread, and those after which no further one is sent.
     """
+    seconds, most = within
     started = time.monotonic()
     halt = threading.Event()
 
@@ -83,7 +89,7 @@ def uploading(
         clients = [pool.submit(run, number) for number in range(CLIENTS)]
         try:
             yield
-            wait(clients, max(0.0, started + 1.25 * seconds - time.monotonic()))
+            wait(clients, max(0.0, started + most - time.monotonic()))
         finally:
             halt.set()
     for client in clients:
