@@ -11,6 +11,7 @@ import pytest
 from service.archive import Archive, InstanceUids, Stored
 from service.dicom import part10
 from tests.archive_instances import STUDY, dicom_file
+from tests.peers import BOUND
 
 ROOT = Path(__file__).parents[1]
 
@@ -27,7 +28,7 @@ def acknowledged(process: subprocess.Popen[str], count: int) -> list[int]:
     process.send_signal(signal.SIGKILL)
     lines += process.stdout.readlines()
     process.stdout.close()
-    assert process.wait(timeout=30) == -signal.SIGKILL
+    assert process.wait(BOUND) == -signal.SIGKILL
     return [int(line) for line in lines if line.endswith("\n")]
 
 
@@ -73,7 +74,7 @@ def test_what_was_acknowledged_before_a_kill_is_there_and_whole(tmp_path: Path) 
 def test_processes_that_store_the_same_instances_agree(tmp_path: Path, processes: int) -> None:
     running = [start(tmp_path, 0, 15) for _ in range(processes)]
     for process in running:
-        output, _ = process.communicate(timeout=60)
+        output, _ = process.communicate(timeout=BOUND)
         assert output.split() == [str(number) for number in range(15)]
     archive = Archive(tmp_path)
     assert sorted(row.uids for row in archive.instances(STUDY)) == sorted(map(uids_of, range(15)))

@@ -144,9 +144,9 @@ def test_any_text_is_rules_or_a_value_error(text: str, name: str) -> None:
 @pytest.mark.parametrize("name", ["-" * 1024, "a-" * 512, "a/" * 512, "xa/" * 341])
 def test_no_name_takes_long(pattern: str, name: str) -> None:
     read = rules(pattern)
-    started = time.perf_counter()
+    started = time.process_time()
     assert by_name(read, name) == {}
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1
 
 
 def test_custom_metadata_are_keywords_in_any_case() -> None:

@@ -139,10 +139,10 @@ def test_a_store_that_hangs_does_not_hold_whoever_asks_for_readiness() -> None:
 
 @contextmanager
 def locked_by_another(lock: Path) -> Iterator[None]:
-    """Have a process hold a lock that does nothing with it, for the block or for five seconds."""
+    """Have a process hold a lock that does nothing with it, for the block or for two minutes."""
     with lock.open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        holder = subprocess.Popen(["sleep", "5"], pass_fds=[file.fileno()])
+        holder = subprocess.Popen(["sleep", f"{BOUND:g}"], pass_fds=[file.fileno()])
     try:
         yield
     finally:
@@ -338,7 +338,7 @@ def test_a_standard_output_that_takes_nothing_keeps_nothing_from_being_sent(
             stderr=subprocess.DEVNULL,
         )
         try:
-            wait_until(lambda: process.poll() is not None or not uids(queue), 10.0)
+            wait_until(lambda: process.poll() is not None or not uids(queue))
             process.send_signal(signal.SIGTERM)
             assert process.wait(BOUND) in {0, 120}  # Python's own when its last flush fails
         finally:

@@ -12,6 +12,7 @@ import pytest
 from service.errors import NoSuchEntry
 from service.retry import LEASE, Queue
 from tests import queue_process
+from tests.peers import BOUND
 from tests.queues import (
     NOW,
     OPENERS,
@@ -86,7 +87,7 @@ def test_who_finishes_takes_nothing_from_who_puts_meanwhile(kind: str, tmp_path:
 
 
 def acknowledged(process: subprocess.Popen[str]) -> list[str]:
-    output, _ = process.communicate(timeout=60)
+    output, _ = process.communicate(timeout=BOUND)
     assert process.returncode == 0
     return output.split()
 
@@ -126,7 +127,7 @@ def test_what_was_acknowledged_before_a_kill_is_there_and_whole(
     process.send_signal(signal.SIGKILL)
     lines += process.stdout.readlines()
     process.stdout.close()
-    assert process.wait(timeout=30) == -signal.SIGKILL
+    assert process.wait(BOUND) == -signal.SIGKILL
     known = [line.strip() for line in lines if line.endswith("\n")]
     assert len(known) >= wait_for
     with OPENERS[kind](tmp_path, ROOMY) as queue:

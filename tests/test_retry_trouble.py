@@ -14,6 +14,7 @@ import pytest
 
 from service.errors import DamagedEntry, QueueUnusable
 from service.retry import Drain, Filter, Pace, SqliteQueue, UnaskedStore
+from tests.peers import BOUND
 from tests.queue_gang import LIMITS, keep, lines
 from tests.queue_trouble import (
     AWAY,
@@ -271,7 +272,7 @@ def test_the_order_is_that_of_arrival_whatever_the_clock_says(
 def test_nothing_is_lost_when_all_that_use_a_queue_are_killed_ten_times(memory: Path) -> None:
     folder, ledger = memory / "queue", memory / "ledger"
     gang = [sys.executable, "-m", "tests.queue_gang", str(folder), str(ledger), "10", "100"]
-    subprocess.run(gang, cwd=ROOT, check=True, timeout=120)
+    subprocess.run(gang, cwd=ROOT, check=True, timeout=5 * BOUND)
     kept, sent = lines(ledger, "kept"), lines(ledger, "sent")
     assert len(kept) >= 1000
     assert sent

@@ -15,6 +15,7 @@ from service.sending import Item, Sent
 from service.store import DicomwebStore
 from tests.jpegs import make_jpeg
 from tests.peers import (
+    BOUND,
     Respond,
     ScriptedServer,
     already_exists_409,
@@ -224,7 +225,7 @@ def test_many_are_sent_at_once_and_told_in_their_order(tmp_path: Path) -> None:
     together = threading.Barrier(4)
 
     def one(item: Item) -> Sent:
-        together.wait(10)  # would break if fewer than four ran at once
+        together.wait(BOUND)  # would break if fewer than four ran at once
         return Sent(item.path, "stored")
 
     items = [Item(tmp_path / str(number), {}) for number in range(8)]

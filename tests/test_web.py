@@ -13,6 +13,7 @@ from flask.testing import FlaskClient
 from service import __version__
 from tests.jpegs import make_jpeg
 from tests.peers import (
+    BOUND,
     Respond,
     ScriptedServer,
     failed,
@@ -197,7 +198,7 @@ def test_parallel_posts_of_the_same_send_the_same_bytes(
     start = threading.Barrier(8)
 
     def posted(_: int) -> str:
-        start.wait(10)
+        start.wait(BOUND)
         return str(only(post(client.application.test_client(), JPEG, PatientID="P-7")))
 
     with ThreadPoolExecutor(8) as pool:
