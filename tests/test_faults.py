@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -160,6 +161,16 @@ def test_the_books_know_what_was_acknowledged(
     assert ledger.acknowledged == acknowledged
     assert len(ledger.wrong) == wrong
     assert whole == (len(acknowledged) == 2)
+
+
+def test_a_client_that_shall_halt_sends_nothing_again() -> None:
+    ledger, halt = Ledger(), threading.Event()
+    request = Request((b"",), {}, asynchronous=False, made={ONE: frozenset()})
+    halt.set()
+    with refused_port() as port, requests.Session() as session:
+        client = Client(f"http://127.0.0.1:{port}", ledger, again=2, halt=halt)
+        client.send(request, session)  # without a halt it would never return
+    assert ledger.answers == {"ConnectionError": 1}
 
 
 def test_an_interrupted_campaign_leaves_no_process_behind(tmp_path: Path) -> None:

@@ -71,8 +71,11 @@ class Program:
     def kill(self) -> None:
         """Kill all of its processes at once, and wait until they are gone."""
         if self._process:
-            family = frozen(self._process.pid)
-            send(family, signal.SIGKILL)
+            family: set[int] = set()
+            try:
+                freeze(self._process.pid, family)
+            finally:  # whatever interrupts it: nobody shall wait for what stands still
+                send(family, signal.SIGKILL)
             self._process.wait()
             self._process = None
             wait_until(lambda: not any(map(is_alive, family)))
@@ -106,13 +109,11 @@ def arguments(pid: int) -> list[str]:
     return []
 
 
-def frozen(root: int) -> set[int]:
-    """Stop a process and all that descend from it, so that none can start another."""
-    stopped: set[int] = set()
+def freeze(root: int, stopped: set[int]) -> None:
+    """Stop a process and all that descend from it, so that none can start another; note each."""
     while new := set(family(root)) - stopped:
-        send(new, signal.SIGSTOP)
         stopped |= new
-    return stopped
+        send(new, signal.SIGSTOP)
 
 
 def send(pids: Iterable[int], number: signal.Signals) -> None:

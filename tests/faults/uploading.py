@@ -25,9 +25,17 @@ PAUSE: Final = 0.5  # seconds before that
 class Client:
     """One client, whose requests are noted before and after they are sent."""
 
-    def __init__(self, url: str, ledger: Ledger, seed: int = 0, again: float = 1) -> None:
-        """Take the service's address; `again` times the usual share is sent again."""
+    def __init__(
+        self,
+        url: str,
+        ledger: Ledger,
+        seed: int = 0,
+        again: float = 1,
+        halt: threading.Event | None = None,
+    ) -> None:
+        """Take the service's address; `again` times the usual share is sent again, until `halt`."""
         self._again = again
+        self._halt = halt or threading.Event()
         self._url = url + UPLOAD
         self._ledger = ledger
         self._random = Random(seed)
@@ -38,7 +46,8 @@ class Client:
         self._ledger.sending(request)
         self._sent.append(request)
         while not self.post(request, session) and self._chance(ANEW):
-            time.sleep(PAUSE)
+            if self._halt.wait(PAUSE):
+                return
         if self._chance(AGAIN):
             self.post(self._random.choice(self._sent), session)
 
@@ -77,7 +86,7 @@ def uploading(
     halt = threading.Event()
 
     def run(number: int) -> None:
-        client = Client(url, ledger, seed + number)
+        client = Client(url, ledger, seed + number, halt=halt)
         with requests.Session() as session:
             session.trust_env = False
             for share, request in requests_:
