@@ -12,6 +12,7 @@ from service.dicom import exif
 from service.dicom.exif import IMAGE, ORIENTATION, PHOTO
 from service.dicom.jpeg import inspect
 from tests.jpegs import make_jpeg
+from tests.quickness import quick
 from tests.streams import behind_soi, segment
 
 BYTE_ORDERS = ["<", ">"]
@@ -131,16 +132,18 @@ def test_a_directory_that_points_at_itself_is_read_once() -> None:
     assert parsed == {(IMAGE, 0x8769): (8,), (PHOTO, 0x8769): (8,)}
 
 
-@settings(deadline=2000)
+@settings(deadline=None)
 @given(st.sampled_from([b"II*\0", b"MM\0*", b""]), st.binary(max_size=400))
+@quick(2)
 def test_any_bytes_are_a_block_of_tags(start: bytes, junk: bytes) -> None:
     tags = exif.parse(start + junk)
     assert all(directory in {IMAGE, PHOTO} and 0 <= tag < 65_536 for directory, tag in tags)
     assert 1 <= exif.orientation(tags) <= 8
 
 
-@settings(deadline=2000)
+@settings(deadline=None)
 @given(st.data())
+@quick(2)
 def test_a_flipped_byte_of_a_real_block_raises_nothing(data: st.DataObject) -> None:
     real = bytearray(turned(">", 6) + b"\0\1\2\3" * 20)
     for _ in range(3):

@@ -41,6 +41,7 @@ from service.ingest import (
 )
 from tests.describing import rules
 from tests.jpegs import make_jpeg, picture
+from tests.quickness import quick
 
 FOLDER = Path(__file__).parents[1] / "templates"
 TEMPLATES = {p.stem: parse_template(p.stem, p.read_bytes()) for p in sorted(FOLDER.glob("*.json"))}
@@ -230,8 +231,9 @@ def test_what_cannot_be_described_says_why(
         describe_upload(made, RULES)
 
 
-@settings(deadline=2000)
+@settings(deadline=None)
 @given(st.binary(max_size=300) | st.integers(0, len(JPEG)).map(lambda end: JPEG[:end]))
+@quick(2)
 def test_any_upload_is_described_or_refused(image: bytes) -> None:
     (result,) = ingest([upload(image)], RULES, Shelf())
     assert isinstance(result.outcome, Stored | JpegstowError)

@@ -13,6 +13,7 @@ from service.dicom.normalise import Normalised, normalise
 from service.errors import DamagedJpeg, JpegstowError, NotAJpeg
 from tests.describing import rules
 from tests.jpegs import make_jpeg, srgb_profile
+from tests.quickness import quick
 from tests.streams import (
     CODED,
     EOI,
@@ -345,8 +346,9 @@ def outcome(data: bytes) -> Normalised | JpegstowError:
         return error
 
 
-@settings(deadline=2000, max_examples=600)
+@settings(deadline=None, max_examples=600)
 @given(mutilated())
+@quick(2)
 def test_whatever_happens_to_a_jpeg_it_is_normalised_or_refused(data: bytes) -> None:
     found = outcome(data)
     if isinstance(found, JpegstowError):
@@ -360,8 +362,9 @@ def test_whatever_happens_to_a_jpeg_it_is_normalised_or_refused(data: bytes) -> 
     assert {piece.marker for piece in take_apart(clean)} <= KEPT
 
 
-@settings(deadline=2000)
+@settings(deadline=None)
 @given(st.binary(max_size=400))
+@quick(2)
 def test_any_bytes_behind_the_magic_ones_are_read_or_refused(junk: bytes) -> None:
     found = outcome(b"\xff\xd8\xff" + junk)
     assert isinstance(found, Normalised) or found.http_status in {415, 422}

@@ -30,6 +30,7 @@ from service.errors import BadRequest
 from tests.describing import normalised
 from tests.jpegs import make_jpeg
 from tests.judges import require_tool
+from tests.quickness import quick
 from tests.streams import adobe, behind_soi, with_identifiers, without
 
 FILE = Path(__file__).parents[1] / "templates" / "secondary-capture-image.json"
@@ -232,8 +233,9 @@ FILE_BYTES = file_of(ODD)
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-@settings(deadline=2000)
+@settings(deadline=None)
 @given(st.data())
+@quick(2)
 def test_a_damaged_file_is_read_or_refused(data: st.DataObject) -> None:
     damaged = bytearray(FILE_BYTES)
     for _ in range(data.draw(st.integers(1, 4))):

@@ -17,6 +17,7 @@ from tests.peers import (
     ScriptedServer,
     stored,
 )
+from tests.quickness import quick
 from tests.serving import UPLOAD, client_for, form, post, upload
 from tests.streams import of_process
 
@@ -292,12 +293,13 @@ def test_unknown_paths_and_methods_are_problems_too(client: FlaskClient) -> None
     assert "Quixote" not in nowhere.text
 
 
-@settings(max_examples=150, deadline=2000)
+@settings(max_examples=150, deadline=None)
 @given(
     start=st.integers(0, len(JPEG)),
     length=st.integers(0, 40),
     filling=st.binary(max_size=40),
 )
+@quick(2)
 def test_a_damaged_upload_is_stored_or_refused_but_never_a_500(
     client: FlaskClient, start: int, length: int, filling: bytes
 ) -> None:
@@ -308,13 +310,14 @@ def test_a_damaged_upload_is_stored_or_refused_but_never_a_500(
         problem_of(response)
 
 
-@settings(max_examples=150, deadline=2000)
+@settings(max_examples=150, deadline=None)
 @given(
     fields=st.dictionaries(
         st.sampled_from(["PatientName", "PatientID", "StudyDate", "metadata", "Rows", "x"]),
         st.text() | st.from_regex(r"[\[{\"0-9:,}\]]*"),
     )
 )
+@quick(2)
 def test_any_text_in_a_field_is_taken_or_refused(
     client: FlaskClient, fields: dict[str, str]
 ) -> None:
