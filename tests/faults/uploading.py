@@ -95,8 +95,8 @@ def uploading(
                 client.send(request, session)
 
     with ThreadPoolExecutor(CLIENTS) as pool:
-        clients = [pool.submit(run, number) for number in range(CLIENTS)]
-        try:
+        try:  # from the first client on
+            clients = [pool.submit(run, number) for number in range(CLIENTS)]
             yield
             wait(clients, max(0.0, started + most - time.monotonic()))
         finally:
