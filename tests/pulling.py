@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from tests.peers import BOUND
 from tests.peers.pubsub import PubSub
 from tests.serving import COMMAND, SECRET
 
@@ -52,10 +53,10 @@ class Command:
         self.process.kill()
         self.process.wait()
 
-    def stop(self, seconds: float = 8.0) -> int:
-        """Ask it to end, and return its exit status; it has so many seconds."""
+    def stop(self) -> int:
+        """Ask it to end, and return its exit status."""
         self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(seconds)
+        return self.process.wait(BOUND)
 
     def says(self, text: str) -> bool:
         """Tell whether it has printed something."""

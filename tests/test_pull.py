@@ -37,7 +37,7 @@ JPEG = make_jpeg()
 SMALL = make_jpeg(16, 16)
 MANY = 2000
 LONG = 240.0  # seconds that a hundred of them may take; all take 85 to 130 on two busy cores
-GRACE = 8.0
+GRACE = 8.0  # seconds that the end may take beyond that of a process with nothing under way
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +95,7 @@ def test_a_message_is_acknowledged_once_its_picture_is_stored(
     topic.publish(JPEG, PatientID="Zebedee-7")
     with pulling(pubsub, subscription, tmp_path, store.url) as command:
         wait_until(lambda: command.says('"outcome": "stored"'))
-        assert command.stop(GRACE) == 0
+        assert command.stop() == 0
         assert command.output.endswith("1 acknowledged, 0 returned\n")
         assert "Zebedee" not in command.output
     assert len(store.requests) == 1
@@ -113,7 +113,7 @@ def test_what_the_store_does_not_take_is_queued_and_acknowledged(
         pulling(pubsub, subscription, tmp_path, store.url, STORE_DEADLINE="1") as command,
     ):
         wait_until(lambda: command.says('"outcome": "queued"'))
-        assert command.stop(GRACE) == 0
+        assert command.stop() == 0
     assert states(tmp_path) == ["pending"]
     assert left(pubsub, subscription) == []
 
@@ -127,7 +127,7 @@ def test_poison_is_kept_as_dead_and_acknowledged(
         topic.publish(poison)
     with pulling(pubsub, subscription, tmp_path, store.url) as command:
         wait_until(lambda: command.output.count('"outcome": "dead"') >= 3)
-        assert command.stop(GRACE) == 0
+        assert command.stop() == 0
         assert command.output.endswith("3 acknowledged, 0 returned\n")
     assert states(tmp_path) == ["dead"] * 3
     assert store.requests == []
@@ -152,7 +152,7 @@ def test_what_fails_for_now_comes_again(
         pulling(pubsub, subscription, tmp_path, store.url, BUCKET_ENDPOINT=server.url) as command,
     ):
         wait_until(lambda: command.says('"outcome": "stored"'))
-        assert command.stop(GRACE) == 0
+        assert command.stop() == 0
         assert "1 acknowledged, 2 returned\n" in command.output
         assert "Zebedee" not in command.output
     assert states(tmp_path) == []
@@ -172,7 +172,7 @@ def test_what_is_under_way_is_finished_before_the_process_ends(
             command.process.send_signal(signal.SIGTERM)
             wait_until(lambda: command.says("told to stop"))  # else it might begin a fifth
             store.released.set()
-            assert command.process.wait(GRACE) == 0
+            assert command.process.wait(BOUND) == 0
             assert command.output.endswith("4 acknowledged, 0 returned\n")
         assert len(store.requests) == 4
     others: set[str] = set()
@@ -193,13 +193,21 @@ def test_what_does_not_end_in_time_is_given_back(pubsub: PubSub, tmp_path: Path)
     with ScriptedServer(held) as store:
         with pulling(pubsub, subscription, tmp_path, store.url) as command:
             wait_until(lambda: held.come >= 1)
-            assert command.stop(GRACE) == 0
+            took = stopping(command)
             assert command.output.endswith("0 acknowledged, 0 returned\n")
         store.released.set()
         with pulling(pubsub, subscription, tmp_path, store.url) as command:
             # The emulator lets the lease run out first where the stream is closed already.
             wait_until(lambda: command.says('"outcome": "stored"'), LONG)
-            assert command.stop(GRACE) == 0
+            idle = stopping(command)
+    assert idle < took < GRACE + idle
+
+
+def stopping(command: Command) -> float:
+    """Return the seconds that a process takes to end, which a busy machine adds to."""
+    began = time.monotonic()
+    assert command.stop() == 0
+    return time.monotonic() - began
 
 
 @pytest.mark.usefixtures("own_signals")
@@ -313,7 +321,7 @@ def test_of_2000_messages_each_is_stored_once_though_the_process_is_killed_twice
         with pulling(pubsub, subscription, tmp_path, ARCHIVE_PORT=port) as command:
             wait_for_stored(command, MANY)
             print(f"{MANY} messages, two kills: {time.monotonic() - started:.1f} s")
-            assert command.stop(GRACE) == 0
+            assert command.stop() == 0
         found = instances(f"http://127.0.0.1:{port}/dicomWeb/instances")
     assert len({one["00080018"]["Value"][0] for one in found}) == len(found) == MANY
     assert sorted(one["00200013"]["Value"][0] for one in found) == list(range(MANY))
