@@ -26,8 +26,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=None, help="of the faults and the kills")
     parser.add_argument("--folder", type=Path, help="an empty one, kept with all data and logs")
     arguments = parser.parse_args()
-    # Whatever ends it does so as Ctrl-C would: no process is left behind.
-    for number in (signal.SIGTERM, signal.SIGALRM):
+    # Whatever ends it does so as Ctrl-C would: no process is left behind. A shell that starts it in
+    # the background has it ignore Ctrl-C itself.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM):
         signal.signal(number, signal.default_int_handler)
     signal.alarm(int(arguments.seconds) + SPARE)
     seed = secrets.randbits(32) if arguments.seed is None else arguments.seed
