@@ -189,7 +189,7 @@ def test_an_interrupted_campaign_leaves_no_process_behind(tmp_path: Path) -> Non
             assert campaign.returncode not in {0, None}
             assert [pid for pid in pids if is_alive(pid)] == []
         finally:
-            kill([campaign.pid, *pids])
+            kill([*family(campaign.pid), *pids])
 
 
 def test_every_kill_and_every_weather_is_in_the_shortest_plan() -> None:
