@@ -10,6 +10,8 @@ import sys
 
 import pytest
 
+from tests.judges import require_tool
+
 FILES = int(os.environ.get("FUZZ_FILES", "500"))
 PROCESSES = 2
 MOST_SECONDS = 2.0
@@ -18,6 +20,7 @@ MOST_MEMORY = 300  # MiB
 
 @pytest.mark.parametrize("seed", range(PROCESSES))
 def test_a_mutated_picture_is_refused_or_stored_as_it_looks(seed: int) -> None:
+    require_tool("djpeg")
     count = FILES // PROCESSES
     command = [sys.executable, "-m", "tests.fuzzing", str(seed), str(count)]
     done = subprocess.run(
