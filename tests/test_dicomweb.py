@@ -77,8 +77,9 @@ def test_an_independent_client_stores_searches_and_retrieves(server: str) -> Non
     assert client.retrieve_instance_rendered(*uids, media_types=("image/jpeg",)) == jpeg()
     (retrieved,) = client.retrieve_series(STUDY, SERIES, (("application/dicom", "*"),))
     assert retrieved.SOPInstanceUID == INSTANCE
-    # Not by its BulkDataURI: this client's Host header has no port.
-    (bulk,) = client.retrieve_bulkdata(f"{server}{GOOGLE}{PATH}/bulkdata/7FE00010")
+    uri = client.retrieve_instance_metadata(*uids)["7FE00010"]["BulkDataURI"]
+    assert uri == f"{server}{GOOGLE}{PATH}/bulkdata/7FE00010"
+    (bulk,) = client.retrieve_bulkdata(uri)
     assert bulk == jpeg()
     client.delete_instance(*uids)
     assert client.search_for_studies() == []
@@ -202,6 +203,25 @@ def test_no_request_breaks_the_archive(
         },
     )
     assert response.status_code < 500
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "base"),
+    [
+        ("127.0.0.1", "8042", "http://127.0.0.1:8042/dicomWeb"),
+        ("[::1]", "8042", "http://[::1]:8042/dicomWeb"),
+        ("localhost", "80", "http://localhost/dicomWeb"),
+        ("localhost:1", "8042", "http://localhost:1/dicomWeb"),
+        ("pacs.test", "8042", "http://pacs.test/dicomWeb"),
+    ],
+)
+def test_urls_have_the_port_that_a_client_on_this_machine_left_out_of_its_host_header(
+    client: FlaskClient, archive: Archive, host: str, port: str, base: str
+) -> None:
+    put(archive, dicom_file())
+    environ = {"HTTP_HOST": host, "SERVER_PORT": port}
+    (study,) = client.get(f"{PLAIN}/studies", environ_overrides=environ).get_json(force=True)
+    assert study["00081190"]["Value"] == [f"{base}/studies/{STUDY}"]
 
 
 @pytest.mark.parametrize("host", ["", "a b", "<b>", "\u00e4", "[::1]:80", "x:y", "a/../b", ":"])

@@ -119,6 +119,7 @@ def test_instances_are_found_everywhere_in_a_study_and_in_a_series(client: Flask
         ({"limit": "1"}, ["1.0"]),
         ({"limit": "1", "offset": "1"}, ["1.1"]),
         ({"limit": "0"}, []),
+        ({"limit": "", "offset": ""}, ["1.0", "1.1"]),
         ({"offset": "1000000"}, []),
     ],
 )
@@ -174,7 +175,6 @@ def test_nothing_found_is_an_empty_array(client: FlaskClient, path: str) -> None
         ("/studies", {"fuzzymatching": "maybe"}, "fuzzymatching"),
         ("/studies", {"limit": "-1"}, "0 to 5000"),
         ("/studies", {"limit": "5001"}, "0 to 5000"),
-        ("/studies", {"limit": ""}, "limit"),
         ("/studies", {"limit": "ten"}, "limit"),
         ("/instances", {"limit": "50001"}, "0 to 50000"),
         ("/instances", {"offset": "1000001"}, "offset"),
@@ -191,6 +191,27 @@ def test_what_cannot_be_asked_is_refused_with_the_reason(
 def test_limits_have_the_defaults_of_the_healthcare_api(client: FlaskClient) -> None:
     assert len(search(client, "/instances", limit="50000")) == 6
     assert len(search(client, "/series", limit="5000", offset="3")) == 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("$.xgafv", "alt", "$alt", "access_token", "callback", "fields", "key"),
+        *("oauth_token", "prettyPrint", "quotaUser", "uploadType", "upload_protocol"),
+    ],
+)
+def test_the_system_parameters_of_google_s_client_libraries_are_ignored(
+    client: FlaskClient, name: str
+) -> None:
+    (study,) = search(client, "/studies", **{"PatientID": "P1", name: "x"})
+    assert study["0020000D"]["Value"] == ["1.1"]
+
+
+@pytest.mark.parametrize("path", ["/studies", "/studies/1.0/metadata"])
+def test_the_default_accept_header_of_java_is_met(client: FlaskClient, path: str) -> None:
+    java = "text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2"
+    response = client.get(f"/dicomWeb{path}", headers={"Accept": java})
+    assert (response.status_code, response.content_type) == (200, "application/dicom+json")
 
 
 def test_results_can_be_had_as_xml(client: FlaskClient) -> None:

@@ -143,6 +143,11 @@ def test_private_attributes_are_named_by_their_creator_in_xml(client: FlaskClien
         ("application/*", "application/dicom+xml"),
         ("application/json", "application/dicom+json"),
         ("application/dicom+xml;q=0, */*;q=0.1", "application/dicom+json"),
+        ("application/dicom", "application/dicom+xml"),
+        ("application/dicom+json;q=.5, application/dicom+xml;q=.2", "application/dicom+json"),
+        ("application/dicom+json;q=0.0, *;q=.2", "application/dicom+xml"),
+        ("application/dicom+json;q=1.0000, */*;q=0.9", "application/dicom+json"),
+        ("application/dicom+json;q=x", "application/dicom+json"),
     ],
 )
 def test_the_accept_header_is_read_with_its_weights(
@@ -152,7 +157,7 @@ def test_the_accept_header_is_read_with_its_weights(
     assert response.content_type == media_type
 
 
-@pytest.mark.parametrize("accept", ["application/dicom", "text/html", "*/*;q=0", "garbage"])
+@pytest.mark.parametrize("accept", ["text/html", "*/*;q=0", "*;q=.0", "garbage"])
 def test_an_accept_header_that_cannot_be_met_stores_nothing(
     client: FlaskClient, archive: Archive, accept: str
 ) -> None:

@@ -11,6 +11,11 @@ from service.dicom.multipart import parse_media_type
 _MAX_HEADER = 2048  # characters; splitting takes the square of them
 _ELEMENT = re.compile(r'(?:[^,"]|"(?:\\.|[^"\\])*")+')
 
+_WEIGHT = re.compile(r"[0-9]{1,3}(?:\.[0-9]{0,9})?|\.[0-9]{1,9}")
+
+# Java's default header has a bare asterisk; browsers and generic clients ask for plain JSON.
+_ALIASES = {"*": "*/*", "application/json": "application/dicom+json"}
+
 # The transfer syntax that a media type stands for where none is named: PS3.18 8.7.3.
 _DEFAULT_SYNTAX = {
     "application/dicom": "1.2.840.10008.1.2.1",
@@ -96,8 +101,7 @@ def _quality(ranges: Sequence[_Range], offer: Offer) -> float:
 def _range(element: str) -> _Range:
     media_type, parameters = parse_media_type(element)
     multipart = media_type in ("multipart/related", "multipart/*")
-    if media_type == "application/json":  # what browsers and generic clients call DICOM JSON
-        media_type = "application/dicom+json"
+    media_type = _ALIASES.get(media_type, media_type)
     if multipart:
         media_type = parameters.get("type", "*/*").lower()
     syntax = parameters.get("transfer-syntax", "")
@@ -105,4 +109,5 @@ def _range(element: str) -> _Range:
 
 
 def _number(text: str) -> float:
-    return float(text) if re.fullmatch(r"[01](\.[0-9]{0,3})?", text) else 0
+    """Read a weight as leniently as Java writes it (``.2``); one that can't be read says nothing."""
+    return min(1.0, float(text)) if _WEIGHT.fullmatch(text) else 1.0

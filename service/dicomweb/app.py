@@ -61,6 +61,8 @@ _RPC_STATUS = {
     503: "UNAVAILABLE",
 }
 
+_LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
+
 _log = logging.getLogger(__name__)
 
 
@@ -111,12 +113,26 @@ def _prepare(_: str | None, values: dict[str, Any] | None) -> None:
     """
     values = values if values is not None else {}
     g.names = {name: values.pop(name) for name in _NAMES if name in values}
-    g.base = url_for(".GET /studies", _external=True, **g.names).removesuffix("/studies")
+    g.base = _with_port(url_for(".GET /studies", _external=True, **g.names)).removesuffix(
+        "/studies"
+    )
     for level in ("study", "series", "instance"):
         if level in values and not is_uid(values[level]):
             raise BadRequest(
                 "the URL has something else where a UID belongs", where=f"{level} of the path"
             )
+
+
+def _with_port(url: str) -> str:
+    """Add the port to the URL of a client on this machine whose Host header leaves it out.
+
+    dicomweb-client does so, and then couldn't follow the URLs in its answers.
+    """
+    host, port = request.host, request.environ.get("SERVER_PORT", "")
+    default = {"http": "80", "https": "443"}.get(request.scheme)
+    if host not in _LOOPBACK or port in ("", default):
+        return url
+    return url.replace(f"//{host}/", f"//{host}:{port}/", 1)
 
 
 def _healthz() -> Response:

@@ -24,6 +24,14 @@ from service.dicomweb.answers import JSON, XML_PARTS, data_sets
 from service.dicomweb.context import absolute, archive, url
 from service.errors import BadRequest
 
+_OWN = frozenset({"limit", "offset", "includefield", "fuzzymatching"})
+# The system parameters of Google's APIs, which their client libraries put into every request.
+_SYSTEM = frozenset(
+    {
+        *("$.xgafv", "$alt", "access_token", "alt", "callback", "fields", "key", "oauth_token"),
+        *("prettyPrint", "quotaUser", "uploadType", "upload_protocol"),
+    }
+)
 MAX_OFFSET = 1_000_000
 MAX_UIDS = 500
 MAX_TOKENS = 100
@@ -39,9 +47,9 @@ def _tags(keywords: str) -> frozenset[str]:
     return frozenset(f"{keyword_dict[keyword]:08X}" for keyword in keywords.split())
 
 
-# PS3.18 Tables 10.6.3-3, 10.6.3-4 and 10.6.3-5.
+# PS3.18 Tables 10.6.3-3, 10.6.3-4 and 10.6.3-5, without InstanceAvailability: all is online.
 _STUDY_FIELDS = _tags(
-    "SpecificCharacterSet StudyDate StudyTime AccessionNumber InstanceAvailability"
+    "SpecificCharacterSet StudyDate StudyTime AccessionNumber"
     " ModalitiesInStudy ReferringPhysicianName TimezoneOffsetFromUTC RetrieveURL PatientName"
     " PatientID PatientBirthDate PatientSex StudyInstanceUID StudyID"
     " NumberOfStudyRelatedSeries NumberOfStudyRelatedInstances"
@@ -53,7 +61,7 @@ _SERIES_FIELDS = _tags(
     " RequestAttributesSequence"
 )
 _INSTANCE_FIELDS = _tags(
-    "SpecificCharacterSet SOPClassUID SOPInstanceUID InstanceAvailability"
+    "SpecificCharacterSet SOPClassUID SOPInstanceUID"
     " TimezoneOffsetFromUTC RetrieveURL StudyInstanceUID SeriesInstanceUID InstanceNumber"
     " NumberOfFrames Rows Columns BitsAllocated"
 )
@@ -119,7 +127,7 @@ def _read(level: Level) -> _Asked:
         raise BadRequest("fuzzymatching is neither true nor false", where="fuzzymatching")
     conditions = []
     for number, (name, value) in enumerate(request.args.items(multi=True), 1):
-        if name in ("limit", "offset", "includefield", "fuzzymatching"):
+        if name in _OWN | _SYSTEM:
             continue
         keyword = _keyword(name, f"query parameter {number}")
         if keyword not in SEARCHABLE[level]:
@@ -189,7 +197,7 @@ def _include() -> Iterator[str]:
 
 
 def _number(name: str, default: int, maximum: int) -> int:
-    text = request.args.get(name, str(default))
+    text = request.args.get(name) or str(default)
     if not re.fullmatch(r"[0-9]{1,9}", text) or int(text) > maximum:
         raise BadRequest(f"{name} isn't a whole number from 0 to {maximum}", where=name)
     return int(text)

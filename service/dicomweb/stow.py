@@ -9,7 +9,7 @@ from service.archive import AlreadyStored, Conflict, describe
 from service.dicom import multipart, part10
 from service.dicom.codestream import Buffer
 from service.dicomweb import stow_json
-from service.dicomweb.accept import choose
+from service.dicomweb.accept import Offer, choose
 from service.dicomweb.answers import JSON, XML
 from service.dicomweb.context import archive
 from service.dicomweb.stow_answer import Failed, Referenced, answer
@@ -17,6 +17,9 @@ from service.errors import BadRequest
 
 _DICOM = "application/dicom"
 _DICOM_JSON = "application/dicom+json"
+
+# Google's documentation has store requests accept what they send, and be answered in XML.
+_AS_TOLD = Offer(_DICOM)
 
 Instance = tuple[Buffer, ...] | Failed
 
@@ -31,7 +34,8 @@ def store(study: str | None = None) -> Response:
     UnsupportedMediaType
         If the body is of another media type than the three that are known.
     """
-    offer = choose(request.headers.get("Accept"), (XML, JSON))
+    offer = choose(request.headers.get("Accept"), (XML, JSON, _AS_TOLD))
+    offer = XML if offer == _AS_TOLD else offer
     results = [_store(instance, study) for instance in _instances()]
     return answer(results, offer)
 
