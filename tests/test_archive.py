@@ -261,7 +261,19 @@ def test_an_incoming_file_that_nobody_keeps_is_removed(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_an_index_of_another_version_is_refused(tmp_path: Path) -> None:
+def test_an_index_of_an_older_version_is_made_anew_from_the_files(tmp_path: Path) -> None:
+    archive = Archive(tmp_path)
+    put(archive, dicom_file())
+    archive.close()
+    before = rows(tmp_path)
+    index = sqlite3.connect(tmp_path / "index.sqlite")
+    index.executescript("UPDATE instance SET sha256 = 'old'; PRAGMA user_version = 1")
+    index.close()
+    Archive(tmp_path).close()
+    assert rows(tmp_path) == before
+
+
+def test_an_index_of_a_newer_version_is_refused(tmp_path: Path) -> None:
     Archive(tmp_path).close()
     index = sqlite3.connect(tmp_path / "index.sqlite")
     index.execute("PRAGMA user_version = 99")
@@ -301,7 +313,7 @@ def test_binary_values_are_kept_as_paths_and_never_as_bytes(archive: Archive) ->
     assert model["7FE00010"] == {"vr": "OB", "BulkDataURI": "7FE00010"}
     assert model["00420011"] == {"vr": "OB", "BulkDataURI": "00420011"}
     (item,) = model["00880200"]["Value"]
-    assert item["7FE00010"] == {"vr": "OB", "BulkDataURI": "00880200/1/7FE00010"}
+    assert item["7FE00010"] == {"vr": "OB", "BulkDataURI": "00880200/0/7FE00010"}
 
 
 def test_numbers_that_json_does_not_have_are_kept_by_name(archive: Archive) -> None:

@@ -239,13 +239,30 @@ def test_frames_of_a_multi_frame_image_come_one_by_one(
 
 
 def test_bulk_data_is_found_by_its_path(client: FlaskClient, archive: Archive) -> None:
+    icons = [Dataset(), Dataset()]
+    for number, icon in enumerate(icons):
+        icon.add_new(0x7FE00010, "OB", b"icon %d" % number)
+    put(archive, dicom_file(IconImageSequence=icons, EncapsulatedDocument=b"%PDF"))
+    (model,) = get(client, f"{PATH}/metadata").get_json(force=True)
+    uris = [model["00420011"], *(item["7FE00010"] for item in model["00880200"]["Value"])]
+    values = [get(client, uri["BulkDataURI"], "application/octet-stream").data for uri in uris]
+    assert values == [b"%PDF", b"icon 0", b"icon 1"]
+    assert uris[1]["BulkDataURI"].endswith("/bulkdata/00880200/0/7FE00010")
+
+
+@pytest.mark.parametrize(
+    "where",
+    ["00880200/-1/7FE00010", "00880200/2/7FE00010", "00880200/+0/7FE00010", "00880200/0/7fe0_0010"],
+)
+def test_no_item_but_the_one_at_its_index_from_0_is_found(
+    client: FlaskClient, archive: Archive, where: str
+) -> None:
     icon = Dataset()
     icon.add_new(0x7FE00010, "OB", b"icon")
-    put(archive, dicom_file(IconImageSequence=[icon], EncapsulatedDocument=b"%PDF"))
-    (model,) = get(client, f"{PATH}/metadata").get_json(force=True)
-    uris = [model["00420011"], model["00880200"]["Value"][0]["7FE00010"]]
-    values = [get(client, uri["BulkDataURI"], "application/octet-stream").data for uri in uris]
-    assert values == [b"%PDF", b"icon"]
+    put(archive, dicom_file(IconImageSequence=[icon, icon]))
+    assert get(client, f"{PATH}/bulkdata/{where}").status_code == 404
+    found = get(client, f"{PATH}/bulkdata/00880200/1/7fe00010", "application/octet-stream")
+    assert found.data == b"icon"
 
 
 @pytest.mark.parametrize(

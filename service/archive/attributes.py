@@ -118,7 +118,7 @@ def _uid(dataset: Dataset, keyword: str) -> str:
 def without_bulk_data(dataset: Dataset, where: str = "") -> JsonObject:
     """Return DICOM JSON in which every binary value is a BulkDataURI relative to the instance.
 
-    The URI is the tag, or the path to it: ``00880200/1/7FE00010`` is in the first item of the
+    The URI is the tag, or the path to it: ``00880200/0/7FE00010`` is in the first item of the
     sequence (0088,0200).
     """
     return {
@@ -133,7 +133,7 @@ def _element(element: DataElement, where: str) -> JsonObject:
     vr = element.VR.partition(" ")[0]
     model: JsonObject = {"vr": vr}
     if vr == "SQ":
-        items = enumerate(element.value or [], 1)
+        items = enumerate(element.value or [])
         values = [without_bulk_data(item, f"{where}/{number}/") for number, item in items]
     elif vr in BINARY or isinstance(element.value, bytes):
         return model | ({"BulkDataURI": where} if element.value else {})

@@ -9,24 +9,37 @@ from service.database import Database
 
 
 def create(database: Database, fill: Callable[[sqlite3.Connection], object]) -> None:
-    """Create the tables of a new index and fill them, in one transaction.
+    """Create the tables of an index that is new or of an older version, and fill them.
+
+    All of it is one transaction.
 
     Raises
     ------
     RuntimeError
-        If the index is of another version.
+        If the index is of a newer version.
     """
     with database.reading() as connection:
         connection.execute("PRAGMA journal_mode = WAL")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            connection.executescript(f"BEGIN IMMEDIATE; {SCHEMA}")
+        if version < VERSION:
+            connection.executescript(f"BEGIN IMMEDIATE; {_dropped(connection)} {SCHEMA}")
             fill(connection)
             connection.execute(f"PRAGMA user_version = {VERSION}")
             connection.execute("COMMIT")
-        elif version != VERSION:
-            raise RuntimeError(f"index version {version}, not {VERSION}; remove it to rebuild")
+        elif version > VERSION:
+            raise RuntimeError(
+                f"index version {version} is newer than {VERSION}, the one that this version of"
+                " jpegstow makes; run the newer jpegstow, or remove the index to rebuild it"
+            )
     database.close()
+
+
+def _dropped(connection: sqlite3.Connection) -> str:
+    """Return the statements that drop all tables, those that refer to others first."""
+    tables = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
+    order = ("patient_name_token", "instance_attributes", "instance", "series", "study")
+    known = sorted(tables, key=lambda row: order.index(row[0]) if row[0] in order else -1)
+    return "".join(f'DROP TABLE "{name}";' for (name,) in known)
 
 
 def add(connection: sqlite3.Connection, description: Description, size: int, sha256: str) -> None:

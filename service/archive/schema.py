@@ -1,6 +1,6 @@
 """The index: one SQLite file. Finished deletes apart, the files hold all that it holds."""
 
-VERSION = 1
+VERSION = 2
 
 # The columns that are searched are generated from the DICOM JSON beside them, so that the two can't
 # contradict each other; so are the counts and the lives of series and studies, by triggers.

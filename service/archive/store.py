@@ -81,7 +81,7 @@ class Archive:
         Raises
         ------
         RuntimeError
-            If the index is of another version.
+            If the index is of a newer version.
         """
         self._root = root.absolute()
         self._instances = self._root / "instances"

@@ -109,5 +109,5 @@ def _range(element: str) -> _Range:
 
 
 def _number(text: str) -> float:
-    """Read a weight as leniently as Java writes it (``.2``); one that can't be read says nothing."""
+    """Read a weight as Java writes it, too (``.2``); what can't be read says nothing."""
     return min(1.0, float(text)) if _WEIGHT.fullmatch(text) else 1.0

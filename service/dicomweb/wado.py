@@ -29,6 +29,8 @@ _CHUNK = 1 << 18  # bytes
 _DICOM = "application/dicom"
 _OCTETS = "application/octet-stream"
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
+# A tag, or the tags of sequences and the indices of their items from 0, and a tag.
+_BULK_PATH = re.compile(r"[0-9A-Fa-f]{8}(/[0-9]{1,6}/[0-9A-Fa-f]{8})*")
 
 
 def retrieve(study: str, series: str | None = None, instance: str | None = None) -> Response:
@@ -155,7 +157,7 @@ def bulk_data(study: str, series: str, instance: str, where: str) -> Response:
         If the data set has no such value.
     """
     (stored,) = _stored(study, series, instance)
-    if where == "7FE00010":
+    if where.upper() == "7FE00010":
         dataset = _image(stored)
         every = range(1, pixels.number_of_frames(dataset) + 1)
         return _frames(dataset, every, stored.transfer_syntax)
@@ -165,12 +167,14 @@ def bulk_data(study: str, series: str, instance: str, where: str) -> Response:
 
 
 def _value(dataset: Any, where: str) -> bytes:
-    """Follow a path such as ``00880200/1/7FE00010`` through the sequences of a data set."""
+    """Follow a path such as ``00880200/0/7FE00010`` through the sequences of a data set."""
     missing = NotFound("the instance has no such bulk data")
+    if not _BULK_PATH.fullmatch(where):
+        raise missing
     try:
         for number, step in enumerate(where.split("/")):
-            dataset = dataset[int(step) - 1] if number % 2 else dataset[int(step, 16)].value
-    except (AttributeError, LookupError, OverflowError, TypeError, ValueError) as error:
+            dataset = dataset[int(step)] if number % 2 else dataset[int(step, 16)].value
+    except (AttributeError, LookupError, TypeError) as error:
         raise missing from error
     if not isinstance(dataset, bytes):
         raise missing
