@@ -8,6 +8,7 @@ An instance says what is wrong, where, and how to mend it. No text ever holds an
     │   ├── BadAttribute      400  a keyword, a VR, a value; `where` names the attribute
     │   └── UnknownTemplate   400
     ├── TooLarge              413  bytes, pixels, images
+    ├── NotDecodable          406  Pixel Data that can't be had uncompressed
     ├── NotAJpeg              415  another format, named by its magic bytes
     ├── UnsupportedJpeg       415  a sound JPEG that DICOM has no transfer syntax for
     ├── DamagedJpeg           422  truncated, malformed; `where` is a byte offset
@@ -24,6 +25,7 @@ An instance says what is wrong, where, and how to mend it. No text ever holds an
     ├── DamagedEntry          500  what the retry queue kept of an instance is damaged or gone
     ├── NotYet                503  an alarm of an entry that waits on (`gcp.queue.redelivery`)
     ├── QueueFull             503  the retry queue has reached its limit
+    ├── Busy                  503  as much is being decoded at once as memory allows
     ├── QueueUnusable         503  the retry queue can't be read or written
     └── NoLibrary             503  libturbojpeg is missing (`dicom.jpegtran`, with NotPerfect,
                                    which `dicom.normalise` answers by its policy)
@@ -111,6 +113,23 @@ class UnsupportedJpeg(JpegstowError):
     http_status = 415
     title = "JPEG not representable in DICOM"
     reason = "unsupported-jpeg"
+
+
+class NotDecodable(JpegstowError):
+    """Pixel Data that is damaged, or compressed in a way that can't be decoded here."""
+
+    http_status = 406
+    title = "Pixel Data not decodable"
+    reason = "not-decodable"
+
+
+class Busy(JpegstowError):
+    """No memory was free for as long as a request may wait for it."""
+
+    http_status = 503
+    transient = True
+    title = "Busy"
+    reason = "busy"
 
 
 class DamagedJpeg(JpegstowError):

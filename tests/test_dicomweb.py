@@ -18,7 +18,7 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from service.archive import Archive
 from service.dicom import part10
 from service.dicomweb import create_app
-from tests.archive_instances import INSTANCE, SERIES, STUDY, client_of, dicom_file, jpeg
+from tests.archive_instances import BASELINE, INSTANCE, SERIES, STUDY, client_of, dicom_file, jpeg
 
 PATH = f"/studies/{STUDY}/series/{SERIES}/instances/{INSTANCE}"
 PLAIN = "/dicomWeb"
@@ -73,14 +73,20 @@ def test_an_independent_client_stores_searches_and_retrieves(server: str) -> Non
     uids = (STUDY, SERIES, INSTANCE)
     assert client.retrieve_instance(*uids).PatientName == "Müller^José"
     assert client.retrieve_instance_metadata(*uids)["00280010"]["Value"] == [48]
-    assert client.retrieve_instance_frames(*uids, [1]) == [jpeg()]
+    assert client.retrieve_instance_frames(*uids, [1], (("image/jpeg", BASELINE),)) == [jpeg()]
+    (decoded,) = client.retrieve_instance_frames(*uids, [1])
+    assert len(decoded) == 64 * 48 * 3
+    rendered = client.retrieve_instance_frames_rendered(*uids, [1], ("image/jpeg",))
+    assert rendered == jpeg()
     assert client.retrieve_instance_rendered(*uids, media_types=("image/jpeg",)) == jpeg()
     (retrieved,) = client.retrieve_series(STUDY, SERIES, (("application/dicom", "*"),))
     assert retrieved.SOPInstanceUID == INSTANCE
     uri = client.retrieve_instance_metadata(*uids)["7FE00010"]["BulkDataURI"]
     assert uri == f"{server}{GOOGLE}{PATH}/bulkdata/7FE00010"
     (bulk,) = client.retrieve_bulkdata(uri)
-    assert bulk == jpeg()
+    assert bulk == decoded
+    (whole,) = client.iter_study(STUDY)
+    assert whole.file_meta.TransferSyntaxUID == "1.2.840.10008.1.2.1"
     client.delete_instance(*uids)
     assert client.search_for_studies() == []
 

@@ -4,15 +4,17 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from service.errors import TooLarge
+from service.errors import Busy, TooLarge
 
 
 class Budget:
     """So many bytes for all threads together; who asks for more than is free waits."""
 
-    def __init__(self, total: int) -> None:
+    def __init__(self, total: int, patience: float | None = None) -> None:
+        """Share out `total` bytes; `patience` is in seconds, without end if None."""
         self._total = total
         self._free = total
+        self._patience = patience
         self._changed = threading.Condition()
 
     @contextmanager
@@ -23,6 +25,8 @@ class Budget:
         ------
         TooLarge
             If even the whole budget would not do.
+        Busy
+            If too little is free for longer than the budget's patience.
         """
         if size > self._total:
             raise TooLarge(
@@ -32,7 +36,8 @@ class Budget:
                 mend="send it upright and baseline, or raise TRANSFORM_MEMORY",
             )
         with self._changed:
-            self._changed.wait_for(lambda: self._free >= size)
+            if not self._changed.wait_for(lambda: self._free >= size, self._patience):
+                raise Busy("too many pictures are being decoded", mend="ask again later")
             self._free -= size
         try:
             yield

@@ -1,4 +1,4 @@
-"""Decoded pixels: turning them, and CMYK to sRGB. Pillow does it, and is imported only then."""
+"""Pixels: decoding and turning them, CMYK to sRGB. Pillow does it, and is imported only then."""
 
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,22 @@ def turn(pixels: Pixels, operation: int) -> Pixels:
         7: Transpose.ROTATE_90,
     }[operation]
     return _pixels(_image(pixels).transpose(method))
+
+
+def decode(codestream: bytes) -> Pixels:
+    """Decode a JPEG or JPEG 2000 codestream of one or three components of 8 bits.
+
+    Raises
+    ------
+    ValueError, OSError
+        If Pillow can't decode it, or to something else.
+    """
+    from PIL import Image  # noqa: PLC0415
+
+    with Image.open(BytesIO(codestream), formats=("JPEG", "JPEG2000")) as image:
+        if image.mode not in ("L", "RGB"):
+            raise ValueError("not 8-bit grey or RGB")
+        return _pixels(image)
 
 
 def cmyk_to_rgb(pixels: Pixels, profile: bytes | None, *, inverted: bool) -> Pixels:

@@ -33,11 +33,14 @@ class Offer:
         Empty where it makes no difference; ``*`` for instances of several transfer syntaxes.
     multipart
         Whether the media type is that of the parts of a ``multipart/related``.
+    transcoded
+        Whether it isn't what is stored, which ``transfer-syntax=*`` asks for (PS3.18 8.7.3.5.2).
     """
 
     media_type: str
     transfer_syntax: str = ""
     multipart: bool = False
+    transcoded: bool = False
 
     def __str__(self) -> str:
         """Return the media range that asks for this offer."""
@@ -85,17 +88,23 @@ def choose(header: str | None, offers: Sequence[Offer]) -> Offer:
     ranges = [_range(element) for element in _ELEMENT.findall(header or "*/*")]
     qualities = [_quality(ranges, offer) for offer in offers]
     best = max(qualities)
-    if best <= 0:
+    if best[0] <= 0:
         available = ", or ".join(map(str, offers))
         raise NotAcceptable(f"the Accept header can't be met; available is {available}")
     return offers[qualities.index(best)]
 
 
-def _quality(ranges: Sequence[_Range], offer: Offer) -> float:
-    """Return the quality of the most precise range that names the offer."""
-    found = [(range_.precision(offer), range_.quality) for range_ in ranges]
-    precision, quality = max(found, default=(0, 0.0))
-    return quality if precision else 0
+def _quality(ranges: Sequence[_Range], offer: Offer) -> tuple[float, bool]:
+    """Return the quality of the most precise range that names the offer, and whether it's as meant.
+
+    Where any transfer syntax will do, the stored one is meant.
+    """
+    found = [
+        (range_.precision(offer), range_.quality, range_.transfer_syntax != "*")
+        for range_ in ranges
+    ]
+    precision, quality, one = max(found, default=(0, 0.0, True))
+    return (quality if precision else 0, one or not offer.transcoded)
 
 
 def _range(element: str) -> _Range:

@@ -1,6 +1,10 @@
 """DICOM data sets as HTTP answers."""
 
-from collections.abc import Sequence
+import errno
+import logging
+import secrets
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 
 from flask import Response
 
@@ -9,6 +13,9 @@ from service.dicom.codestream import Codestream
 from service.dicom.json_model import JsonObject, dumps
 from service.dicomweb.accept import Offer
 from service.dicomweb.native_xml import to_xml
+from service.errors import JpegstowError
+
+_log = logging.getLogger(__name__)
 
 JSON = Offer("application/dicom+json")
 XML = Offer("application/dicom+xml")
@@ -29,3 +36,59 @@ def parts(bodies: Sequence[multipart.Part], offer: Offer) -> Response:
     """Answer with a multipart/related from memory."""
     payload = multipart.encode(bodies, offer.media_type)
     return Response(b"".join(payload), content_type=payload.content_type)
+
+
+def streamed(
+    heads: Sequence[Mapping[str, str]],
+    bodies: Iterable[Iterable[bytes]],
+    media_type: str,
+    lengths: Sequence[int] | None = None,
+) -> Response:
+    """Answer with a multipart/related whose parts are made while it is sent.
+
+    The first piece is made at once, so that what can't begin fails with a status of its own.
+
+    Parameters
+    ----------
+    lengths
+        Those of the bodies in bytes, if they are known beforehand.
+    """
+    boundary = secrets.token_hex(20)
+    leads = [f"\r\n--{boundary}\r\n{_lines(head)}\r\n".encode("ascii") for head in heads]
+    end = f"\r\n--{boundary}--\r\n".encode()
+
+    def pieces() -> Iterator[bytes]:
+        for lead, body in zip(leads, bodies, strict=True):
+            started = iter(body)
+            yield lead + next(started, b"")
+            yield from started
+        yield end
+
+    content_type = f'multipart/related; type="{media_type}"; boundary={boundary}'
+    response = Response(begun(pieces()), content_type=content_type)
+    if lengths is not None:
+        response.content_length = sum(map(len, leads)) + sum(lengths) + len(end)
+    return response
+
+
+def _lines(head: Mapping[str, str]) -> str:
+    return "".join(f"{name}: {value}\r\n" for name, value in head.items())
+
+
+def begun(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Take the first piece at once, and the others when they are sent."""
+    left = iter(pieces)
+    return chain([next(left, b"")], _to_the_end(left))
+
+
+def _to_the_end(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield the pieces; break the connection, without a word of content, where they fail.
+
+    The status has been sent by then; the client sees that the answer isn't whole.
+    """
+    try:
+        yield from pieces
+    except (JpegstowError, OSError) as error:
+        _log.error("an answer was broken off: %s", type(error).__name__)
+        # What gunicorn takes for a lost connection is closed without a word.
+        raise ConnectionResetError(errno.ECONNRESET, "the answer can't be completed") from None

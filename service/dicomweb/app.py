@@ -41,6 +41,7 @@ _ROUTES: tuple[tuple[str, str, Callable[..., Any]], ...] = (
     ("GET", f"{_INSTANCE}/metadata", wado.metadata),
     ("GET", f"{_INSTANCE}/rendered", wado.rendered),
     ("GET", f"{_INSTANCE}/frames/<frames>", wado.frames),
+    ("GET", f"{_INSTANCE}/frames/<frames>/rendered", wado.rendered),
     ("GET", f"{_INSTANCE}/bulkdata/<path:where>", wado.bulk_data),
     ("DELETE", _STUDY, delete.delete_many),
     ("DELETE", _SERIES, delete.delete_many),

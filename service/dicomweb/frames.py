@@ -7,6 +7,8 @@ from pydicom import Dataset
 from pydicom.encaps import generate_frames
 from werkzeug.exceptions import NotFound
 
+from service.dicom.decoding import number_of_frames
+
 # PS3.18 Table 8.7.3-5, by transfer syntax.
 _MEDIA_TYPES = {
     "1.2.840.10008.1.2.4.50": "image/jpeg",
@@ -26,14 +28,6 @@ _MEDIA_TYPES = {
 def media_type(transfer_syntax: str) -> str:
     """Return the media type of a frame in a transfer syntax."""
     return _MEDIA_TYPES.get(transfer_syntax, "application/octet-stream")
-
-
-def number_of_frames(dataset: Dataset) -> int:
-    """Return the NumberOfFrames of a data set with Pixel Data; 1 if it has no usable one."""
-    try:
-        return max(1, int(dataset.get("NumberOfFrames") or 1))
-    except (TypeError, ValueError):
-        return 1
 
 
 def is_encapsulated(dataset: Dataset) -> bool:

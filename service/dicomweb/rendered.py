@@ -2,11 +2,12 @@
 
 import re
 from io import BytesIO
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pydicom import Dataset
 from werkzeug.exceptions import NotAcceptable
 
+from service.dicom import decoding
 from service.dicomweb.accept import Offer
 from service.dicomweb.frames import frames, is_encapsulated
 from service.errors import BadRequest
@@ -17,80 +18,113 @@ if TYPE_CHECKING:
 JPEG = Offer("image/jpeg")
 PNG = Offer("image/png")
 
-Viewport = tuple[int, int]
+
+class Viewport(NamedTuple):
+    """What the image shall fit into, in pixels, and the region of it to show: x, y, w, h."""
+
+    width: int
+    height: int
+    region: tuple[int, int, int, int] | None = None
+
 
 _BASELINE = "1.2.840.10008.1.2.4.50"
+_RLE = "1.2.840.10008.1.2.5"
+_MODES = {"MONOCHROME1": "L", "MONOCHROME2": "L", "RGB": "RGB", "YBR_FULL": "YCbCr"}
 _MAX_SIDE = 10_000  # pixels
 _MAX_PIXELS = 80_000_000
 _QUALITY = 90
 
-# Without it, decoders take three components for YCbCr: APP14 "Adobe", transform 0 (ITU-T T.872).
-#    marker length  "Adobe"    version flags0 flags1 transform
-_ADOBE_RGB = bytes.fromhex("ffee 000e 41646f6265 0064 0000 0000 00")
+_SIDE = "[1-9][0-9]{0,4}"
+_VIEWPORT = re.compile(
+    f"({_SIDE}),({_SIDE})(?:,([0-9]{{0,5}}),([0-9]{{0,5}}),((?:{_SIDE})?),((?:{_SIDE})?))?"
+)
 
 
 def read_viewport(text: str | None) -> Viewport | None:
-    """Read the ``viewport`` parameter: width and height in pixels that the image shall fit into.
+    """Read the ``viewport`` parameter (PS3.18 8.3.5.1.3): the size that the image shall fit into.
+
+    Behind it may stand the region of the image to show: left, top, width, height, each of which
+    may be empty. A width or height of 0 here means up to the edge.
 
     Raises
     ------
     BadRequest
-        If it isn't two numbers from 1 to 10,000.
+        If it isn't two numbers from 1 to 10,000, or two and four.
     """
     if text is None:
         return None
-    found = re.fullmatch(r"([1-9][0-9]{0,4}),([1-9][0-9]{0,4})", text)
-    if not found or max(map(int, found.groups())) > _MAX_SIDE:
-        raise BadRequest(f"not WIDTH,HEIGHT from 1 to {_MAX_SIDE}", where="viewport")
-    return int(found[1]), int(found[2])
+    found = _VIEWPORT.fullmatch(text)
+    if not found or max(int(found[1]), int(found[2])) > _MAX_SIDE:
+        raise BadRequest(
+            f"not WIDTH,HEIGHT from 1 to {_MAX_SIDE}, or WIDTH,HEIGHT,LEFT,TOP,WIDTH,HEIGHT",
+            where="viewport",
+        )
+    width, height, *region = (int(number or 0) for number in found.groups())
+    left, top, across, down = region
+    return Viewport(width, height, (left, top, across, down) if any(region) else None)
 
 
-def render(dataset: Dataset, offer: Offer, viewport: Viewport | None) -> bytes:
-    """Return the first frame of an image as JPEG or PNG.
+def render(dataset: Dataset, number: int, offer: Offer, viewport: Viewport | None) -> bytes:
+    """Return a frame, counted from 1, as JPEG or PNG.
 
     Raises
     ------
+    BadRequest
+        If the viewport's region isn't within the image.
     NotAcceptable
         If it can't be decoded.
     """
     photometric = dataset.get("PhotometricInterpretation")
-    baseline = dataset.file_meta.TransferSyntaxUID == _BASELINE
-    if baseline and offer == JPEG and viewport is None and photometric != "MONOCHROME1":
-        return _shown(frames(dataset, [1])[0], photometric)
+    syntax = str(dataset.file_meta.TransferSyntaxUID)
+    (data,) = frames(dataset, [number])
+    as_it_is = syntax == _BASELINE and photometric != "MONOCHROME1" and viewport is None
+    if as_it_is and offer.media_type == JPEG.media_type:
+        return decoding.shown(data, syntax, photometric)
     try:
-        return _encode(_decode(dataset, photometric), offer, viewport)
+        image = _decode(dataset, data, photometric)
+        return _encode(_within(image, viewport), offer)
+    except BadRequest:
+        raise
     except Exception as error:  # Pillow raises what it meets: OS, syntax, value, decompression bomb
         raise NotAcceptable("the stored image can't be decoded to be rendered") from error
 
 
-def _shown(codestream: bytes, photometric: str | None) -> bytes:
-    """Return a JPEG that shows its own colours without the data set beside it."""
-    if photometric == "RGB" and b"Adobe" not in codestream[:4096]:
-        return codestream[:2] + _ADOBE_RGB + codestream[2:]
-    return codestream
-
-
-def _decode(dataset: Dataset, photometric: str | None) -> "Image":
+def _decode(dataset: Dataset, data: bytes, photometric: str | None) -> "Image":
     from PIL import Image, ImageOps  # noqa: PLC0415 - costs 60 ms that only rendering pays
 
-    (data,) = frames(dataset, [1])
-    if is_encapsulated(dataset):
-        image: Image.Image = Image.open(BytesIO(_shown(data, photometric)))
+    syntax = str(dataset.file_meta.TransferSyntaxUID)
+    if is_encapsulated(dataset) and syntax != _RLE:
+        image: Image.Image = Image.open(BytesIO(decoding.shown(data, syntax, photometric)))
     else:
-        modes = {"MONOCHROME1": "L", "MONOCHROME2": "L", "RGB": "RGB"}
-        if dataset.BitsAllocated != 8 or dataset.get("PlanarConfiguration"):
+        planes = is_encapsulated(dataset)
+        if dataset.BitsAllocated != 8 or (dataset.get("PlanarConfiguration") and not planes):
             raise ValueError("not 8 bits, colour-by-pixel")
-        image = Image.frombytes(modes[str(photometric)], (dataset.Columns, dataset.Rows), data)
+        pixels = decoding.frame(dataset, data) if planes else data
+        size = (dataset.Columns, dataset.Rows)
+        image = Image.frombytes(_MODES[str(photometric)], size, pixels)
     if image.width * image.height > _MAX_PIXELS:
         raise ValueError("too many pixels")
     return ImageOps.invert(image) if photometric == "MONOCHROME1" else image
 
 
-def _encode(image: "Image", offer: Offer, viewport: Viewport | None) -> bytes:
+def _within(image: "Image", viewport: Viewport | None) -> "Image":
+    """Cut out the region, and make it fit; nothing is enlarged."""
+    if viewport and viewport.region:
+        left, top, width, height = viewport.region
+        right = left + width if width else image.width
+        bottom = top + height if height else image.height
+        if not (left < right <= image.width and top < bottom <= image.height):
+            raise BadRequest("the region isn't within the image", where="viewport")
+        image = image.crop((left, top, right, bottom))
     if viewport:
-        image.thumbnail(viewport)
+        image.thumbnail((viewport.width, viewport.height))
+    return image
+
+
+def _encode(image: "Image", offer: Offer) -> bytes:
+    image = image.convert("RGB") if image.mode == "YCbCr" else image
     buffer = BytesIO()
-    if offer == PNG:
+    if offer.media_type == PNG.media_type:
         image.save(buffer, "PNG")
     else:
         image.save(buffer, "JPEG", quality=_QUALITY)
