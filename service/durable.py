@@ -1,5 +1,6 @@
 """Files that are whole and on the disk, or not there at all; locks that a death releases."""
 
+import errno
 import fcntl
 import os
 import tempfile
@@ -12,6 +13,7 @@ from typing import BinaryIO, Final
 from service.dicom.codestream import Buffer
 
 _PATIENCE: Final = 15.0  # seconds
+_NO_LINKS: Final = {errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS, errno.EXDEV}
 
 
 @contextmanager
@@ -36,6 +38,21 @@ def publish(temporary: Path, target: Path, levels: int = 1) -> None:
     process that died before it could flush the folder's own entry.
     """
     temporary.replace(target)
+    for folder in list(target.parents)[:levels]:
+        flush_folder(folder)
+
+
+def publish_kept(temporary: Path, target: Path, levels: int = 1) -> None:
+    """Do as `publish`, but leave the temporary name too, as a mark for who cleans up after a crash.
+
+    A file system without hard links has no such mark. The target must not be there.
+    """
+    try:
+        os.link(temporary, target)
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        temporary.replace(target)
     for folder in list(target.parents)[:levels]:
         flush_folder(folder)
 

@@ -1,6 +1,7 @@
 """The archive as a server: deletes, errors, tricks with paths, and an independent client."""
 
 import logging
+import re
 import threading
 from collections.abc import Iterator
 from io import BytesIO
@@ -19,6 +20,7 @@ from service.archive import Archive
 from service.dicom import part10
 from service.dicomweb import create_app
 from tests.archive_instances import BASELINE, INSTANCE, SERIES, STUDY, client_of, dicom_file, jpeg
+from tests.serving import wait_until
 
 PATH = f"/studies/{STUDY}/series/{SERIES}/instances/{INSTANCE}"
 PLAIN = "/dicomWeb"
@@ -107,18 +109,56 @@ def test_an_instance_is_deleted_at_once(client: FlaskClient, archive: Archive) -
         (GOOGLE, "projects/p/locations/l/datasets/d"),
     ],
 )
-def test_a_study_or_series_is_deleted_by_an_operation_that_is_done(
+def test_a_study_or_series_is_deleted_by_an_operation(
     client: FlaskClient, archive: Archive, base: str, names: str, path: str
 ) -> None:
     put(archive, dicom_file(), dicom_file(SOPInstanceUID="9.9"))
     name = client.delete(base + path).get_json()["name"]
-    assert name.startswith(f"{names}/operations/")
-    operation = client.get(f"/v1/{name}").get_json()
-    assert operation["name"] == name
-    assert operation["done"] is True
-    assert operation["metadata"]["counter"] == {"success": "2"}
+    assert re.fullmatch(names + "/operations/[0-9]{19}", name)
     assert client.get(f"{base}/studies").get_json(force=True) == []
     assert client.delete(base + path).status_code == 404
+    wait_until(lambda: "done" in client.get(f"/v1/{name}").get_json())
+    operation = client.get(f"/v1/{name}").get_json()
+    metadata = operation.pop("metadata")
+    assert operation == {
+        "name": name,
+        "done": True,
+        "response": {"@type": "type.googleapis.com/google.protobuf.Empty"},
+    }
+    method = "DeleteSeries" if "series" in path else "DeleteStudy"
+    assert metadata["apiMethodName"].endswith(f".v1.dicom.DicomService.{method}")
+    assert metadata["counter"] == {"success": "2"}
+    assert metadata["createTime"] < metadata["endTime"]
+    assert metadata["endTime"].endswith("Z")
+    assert client.get("/v1/" + name.replace("projects/", "projects/x")).status_code == 404
+
+
+def test_while_a_study_is_being_deleted_nothing_can_be_stored_into_it(
+    client: FlaskClient, archive: Archive
+) -> None:
+    put(archive, dicom_file())
+    parent = "projects/p/locations/l/datasets/d"
+    record = {"parent": parent, "version": "v1beta1", "method": "DeleteStudy"}
+    operation = archive.begin_delete(STUDY, None, record)
+    assert operation
+    running = client.get(f"/v1beta1/{parent}/operations/{operation}").get_json()
+    assert running["metadata"].pop("createTime").endswith("Z")
+    assert running == {
+        "name": f"{parent}/operations/{operation}",
+        "metadata": {
+            "@type": "type.googleapis.com/google.cloud.healthcare.v1beta1.OperationMetadata",
+            "apiMethodName": "google.cloud.healthcare.v1beta1.dicom.DicomService.DeleteStudy",
+            "counter": {"pending": "1"},
+        },
+    }
+    request = {"content_type": "application/dicom", "headers": {"Accept": "application/dicom+json"}}
+    refused = client.post(f"{PLAIN}/studies", data=dicom_file(), **request)
+    assert refused.status_code == 409
+    (failed,) = refused.get_json(force=True)["00081198"]["Value"]
+    assert failed["00081197"]["Value"] == [0xA700]
+    assert "being deleted" in failed["00091097"]["Value"][0]
+    archive.finish_delete(operation)
+    assert client.post(f"{PLAIN}/studies", data=dicom_file(), **request).status_code == 200
 
 
 def test_an_operation_that_never_was_is_not_found(client: FlaskClient) -> None:

@@ -1,11 +1,13 @@
 """The embedded DICOM store: Part 10 files and an index that can always be rebuilt from them."""
 
 from service.archive.attributes import Description, describe, name_tokens
+from service.archive.deletion import Operation
 from service.archive.files import InstanceUids
 from service.archive.query import SEARCHABLE, AnyPrefix, Between, Condition, Level, OneOf, Query
 from service.archive.store import (
     AlreadyStored,
     Archive,
+    BeingDeleted,
     Conflict,
     Instance,
     Rebuilt,
@@ -18,6 +20,7 @@ __all__ = [
     "AlreadyStored",
     "AnyPrefix",
     "Archive",
+    "BeingDeleted",
     "Between",
     "Condition",
     "Conflict",
@@ -26,6 +29,7 @@ __all__ = [
     "InstanceUids",
     "Level",
     "OneOf",
+    "Operation",
     "Query",
     "Rebuilt",
     "StoreResult",

@@ -2,15 +2,14 @@
 
 root/
     instances/STUDY/SERIES/SOP.dcm
-    incoming/        files that aren't whole yet
+    incoming/        files that aren't whole yet, or whose rows aren't there yet
+    deleting/, outgoing/, operations/    what is deleted: see `deletion`
     index.sqlite
     write.lock       held by the one thread of all processes that changes files and index
     alive.lock       shared by every process that has the archive open
 """
 
-import shutil
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,17 +36,13 @@ class InstanceUids(NamedTuple):
         return instances / self.study / self.series / f"{self.instance}.dcm"
 
 
-def remove(target: Path, instances: Path) -> None:
-    """Remove a file, a series or a study, and the folders above it that this leaves empty."""
-    if target.is_dir():
-        shutil.rmtree(target)
-    else:
-        target.unlink(missing_ok=True)
-    for folder in target.parents:
-        if folder == instances:
-            return
-        with suppress(OSError):  # not empty, or not there
-            folder.rmdir()
+def targets(
+    instances: Path, study: str, series: str | None = None, instance: str | None = None
+) -> list[Path]:
+    """Return what the folder `instances` holds of a study, a series or an instance, if it does."""
+    if series is None or instance is None:
+        return [instances / study / (series or "")]
+    return [InstanceUids(study, series, instance).path(instances)]
 
 
 def stored_files(instances: Path) -> Iterator[tuple[InstanceUids, Path]]:

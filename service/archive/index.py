@@ -78,15 +78,28 @@ def add(connection: sqlite3.Connection, description: Description, size: int, sha
     )
 
 
+_UNDER = (
+    "FROM study JOIN series ON series.study = study.id JOIN instance ON instance.series = series.id"
+    " WHERE study_instance_uid = ?1 AND (?2 IS NULL OR series_instance_uid = ?2)"
+    " AND (?3 IS NULL OR sop_instance_uid = ?3)"
+)
+
+
+def count(
+    connection: sqlite3.Connection, study: str, series: str | None, instance: str | None
+) -> int:
+    """Count the instances of a study or a series; 1 or 0 for an instance."""
+    statement = f"SELECT count(*) {_UNDER}"
+    (number,) = connection.execute(statement, (study, series, instance)).fetchone()
+    return int(number)
+
+
 def remove(
     connection: sqlite3.Connection, study: str, series: str | None, instance: str | None
 ) -> int:
     """Delete the rows of a study, a series or an instance; return how many instances it were."""
     return connection.execute(
-        "DELETE FROM instance WHERE id IN (SELECT instance.id FROM study"
-        " JOIN series ON series.study = study.id JOIN instance ON instance.series = series.id"
-        " WHERE study_instance_uid = ?1 AND (?2 IS NULL OR series_instance_uid = ?2)"
-        " AND (?3 IS NULL OR sop_instance_uid = ?3))",
+        f"DELETE FROM instance WHERE id IN (SELECT instance.id {_UNDER})",  # noqa: S608
         (study, series, instance),
     ).rowcount
 

@@ -1,4 +1,4 @@
-"""The index: one SQLite file. Finished deletes apart, the files hold all that it holds."""
+"""The index: one SQLite file. The files hold all that it holds."""
 
 VERSION = 2
 
@@ -65,10 +65,4 @@ CREATE TRIGGER series_removed AFTER DELETE ON series BEGIN
     DELETE FROM study WHERE id = OLD.study
         AND NOT EXISTS (SELECT 1 FROM series WHERE study = OLD.study);
 END;
-
-CREATE TABLE operation (
-    id TEXT PRIMARY KEY,
-    finished_at TEXT NOT NULL,
-    instances INTEGER NOT NULL
-) STRICT;
 """

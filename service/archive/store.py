@@ -1,16 +1,18 @@
 """A durable DICOM store: what it has acknowledged survives a kill and a loss of power.
 
 Storing, in this order: the file whole and flushed under `incoming`, then under the lock its final
-name, its folders flushed, its row committed; only then the answer. A crash leaves either nothing
-or a whole file without a row, which is absent for every reader and is replaced by the next store
-of that instance. Deleting goes the other way, so that no row ever points at nothing.
+name beside the first one, its folders flushed, its row committed, the first name removed; only then
+the answer. A file that a crash leaves with both names gets its row at the next start. Where there
+are no hard links, a whole file without a row may be left, which is absent for every reader and is
+replaced by the next store of that instance. How things are deleted, `deletion` says.
 """
 
 import hashlib
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +20,9 @@ from pydicom import Dataset
 
 from service.archive import index as rows
 from service.archive.attributes import Description, describe
-from service.archive.files import InstanceUids, remove, stored_files
+from service.archive.deletion import Deletions, Operation
+from service.archive.files import InstanceUids, stored_files
+from service.archive.finisher import Finisher
 from service.archive.query import Query, sql
 from service.archive.sameness import same_content
 from service.database import Database
@@ -26,7 +30,7 @@ from service.dicom import part10
 from service.dicom.codestream import Buffer
 from service.dicom.json_model import JsonObject
 from service.dicom.uid import is_uid
-from service.durable import flush_folder, incoming, locked, opening, publish
+from service.durable import flush_folder, incoming, locked, opening, publish_kept
 from service.errors import BadRequest
 
 
@@ -51,7 +55,14 @@ class Conflict:
     uids: InstanceUids
 
 
-StoreResult = Stored | AlreadyStored | Conflict
+@dataclass(frozen=True, slots=True)
+class BeingDeleted:
+    """The instance's study, its series or itself is being deleted; nothing was stored."""
+
+    uids: InstanceUids
+
+
+StoreResult = Stored | AlreadyStored | Conflict | BeingDeleted
 
 
 class Instance(NamedTuple):
@@ -90,14 +101,20 @@ class Archive:
         (self._root / "index.sqlite").touch(mode=0o600)  # it holds names; SQLite keeps the mode
         flush_folder(self._root)
         self._index = Database(self._root / "index.sqlite")
+        self._deletions = Deletions(self._root, self._index)
+        self._finisher = Finisher()
         with opening(self._root / "alive.lock") as (self._alive, alone):
-            for leftover in (self._root / "incoming").iterdir() if alone else ():
-                leftover.unlink()
+            if alone:
+                self._deletions.withdraw()
             with locked(self._root / "write.lock"):
                 rows.create(self._index, self._fill)
+            if alone:
+                self._deletions.replay()
+                self._recover()
 
     def close(self) -> None:
-        """Let go of the index; the next process to open the archive may clean up."""
+        """Finish, and let go of the index; the next process to open the archive may clean up."""
+        self._finisher.close()
         self._index.close()
         self._alive.close()
 
@@ -119,12 +136,17 @@ class Archive:
             digest.update(piece)
         sha256 = digest.hexdigest()
         while True:
+            if self._is_being_deleted(description.uids):
+                return BeingDeleted(description.uids)
             known = self.instances(*description.uids)
             same = self._same(known[0], dataset, sha256) if known else None
             if same is not None:
                 return (AlreadyStored if same else Conflict)(description.uids)
             if self._insert(pieces, description, sha256):
                 return Stored(description.uids)
+
+    def _is_being_deleted(self, uids: InstanceUids) -> bool:
+        return any(operation.covers(uids) for operation in self._deletions.unfinished())
 
     def _same(self, known: Instance, dataset: Dataset, sha256: str) -> bool | None:
         """Compare with what is stored; None if the file has gone in the meantime."""
@@ -139,21 +161,41 @@ class Archive:
             return False
 
     def _insert(self, pieces: Sequence[Buffer], description: Description, sha256: str) -> bool:
-        """Write file and row; False if somebody else was faster."""
-        target = self.path(description.uids)
+        """Write file and row; False if somebody else was faster, with a store or a deletion."""
+        target, size = self.path(description.uids), sum(map(len, pieces))
         with (
             incoming(self._root / "incoming", pieces) as temporary,
             locked(self._root / "write.lock"),
             self._index.writing() as connection,
         ):
+            if self._is_being_deleted(description.uids):
+                return False
             if _find(connection, *description.uids):
                 if target.exists():
                     return False
                 rows.remove(connection, *description.uids)
             target.parent.mkdir(parents=True, exist_ok=True)
-            publish(temporary, target, levels=3)  # series, study, and the folder of all studies
-            rows.add(connection, description, sum(map(len, pieces)), sha256)
+            target.unlink(missing_ok=True)  # without a row it is absent for every reader
+            # The folders of the series, of the study, and of all studies.
+            publish_kept(temporary, target, levels=3)
+            rows.add(connection, description, size, sha256)
         return True
+
+    def _recover(self) -> None:
+        """Give rows to the files that a crash has left published without, and clean up."""
+        for leftover in (self._root / "incoming").iterdir():
+            if leftover.stat().st_nlink == 2:
+                data = leftover.read_bytes()
+                self._index_published(leftover, data)
+            leftover.unlink()
+
+    def _index_published(self, leftover: Path, data: bytes) -> None:
+        description = _described(data)
+        if description is None or not _is_same_file(self.path(description.uids), leftover):
+            return
+        with self._index.writing() as connection:
+            if not _find(connection, *description.uids):
+                rows.add(connection, description, len(data), hashlib.sha256(data).hexdigest())
 
     def instances(
         self, study: str, series: str | None = None, instance: str | None = None
@@ -171,34 +213,52 @@ class Archive:
 
     def delete(self, study: str, series: str | None = None, instance: str | None = None) -> int:
         """Delete a study, a series or an instance; return how many instances it were."""
-        if not all(is_uid(uid) for uid in (study, series, instance) if uid is not None):
+        operation = self._begin(study, series, instance, {})
+        if operation is None:
             return 0
-        target = self._instances / study / (series or "") / (f"{instance}.dcm" if instance else "")
-        with locked(self._root / "write.lock"):
-            with self._index.writing() as connection:
-                count = rows.remove(connection, study, series, instance)
-            remove(target, self._instances)
-        return count
+        self._deletions.finish(operation, keep=False)
+        return operation.instances
 
-    def record_operation(self, operation: str, finished_at: str, instances: int) -> None:
-        """Remember a finished delete under an id of the caller's; the time is RFC 3339."""
-        with locked(self._root / "write.lock"), self._index.writing() as connection:
-            connection.execute(
-                "INSERT INTO operation VALUES (?, ?, ?)", (operation, finished_at, instances)
-            )
+    def _begin(
+        self, study: str, series: str | None, instance: str | None, names: Mapping[str, str]
+    ) -> Operation | None:
+        if not all(is_uid(uid) for uid in (study, series, instance) if uid is not None):
+            return None
+        return self._deletions.begin(study, series, instance, names)
 
-    def operation(self, operation: str) -> tuple[str, int] | None:
-        """Return when a delete was finished and how many instances it removed."""
-        with self._index.reading() as connection:
-            row: tuple[str, int] | None = connection.execute(
-                "SELECT finished_at, instances FROM operation WHERE id = ?", (operation,)
-            ).fetchone()
-        return row
+    def begin_delete(self, study: str, series: str | None, names: Mapping[str, str]) -> str | None:
+        """Take a study or a series out of the archive for good; None if it isn't there.
+
+        Its files are removed by `finish_delete`, or when the archive is opened the next time.
+
+        Returns
+        -------
+        id
+            Of the operation that `operation` tells of, under the same `names`.
+        """
+        operation = self._begin(study, series, None, names)
+        return operation.id if operation else None
+
+    def finish_delete(self, operation: str) -> None:
+        """Remove the files of a deletion that has begun."""
+        found = self._deletions.find(operation)
+        if found and not found.finished:
+            self._deletions.finish(found)
+
+    def finish_delete_soon(self, operation: str) -> None:
+        """Remove the files of a deletion that has begun, in the background."""
+        self._finisher.submit(partial(self.finish_delete, operation))
+
+    def operation(self, operation: str) -> Operation | None:
+        """Return a deletion by its id, running or finished."""
+        return self._deletions.find(operation)
 
     def rebuild(self) -> Rebuilt:
         """Make the index anew from the files alone; readers see the old one until it is done."""
-        with locked(self._root / "write.lock"), self._index.writing() as connection:
-            return self._fill(connection)
+        with locked(self._root / "write.lock"):
+            self._deletions.withdraw()
+            with self._index.writing() as connection:
+                return self._fill(connection)
 
     def _fill(self, connection: sqlite3.Connection) -> Rebuilt:
         indexed = skipped = 0
@@ -212,6 +272,10 @@ class Archive:
             rows.add(connection, description, len(data), hashlib.sha256(data).hexdigest())
             indexed += 1
         return Rebuilt(indexed, skipped)
+
+
+def _is_same_file(one: Path, other: Path) -> bool:
+    return one.exists() and one.samefile(other)
 
 
 def _described(data: bytes) -> Description | None:

@@ -5,14 +5,14 @@ from collections.abc import Iterator
 from flask import Response, request
 from werkzeug.exceptions import UnsupportedMediaType
 
-from service.archive import AlreadyStored, Conflict, describe
+from service.archive import AlreadyStored, BeingDeleted, Conflict, describe
 from service.dicom import multipart, part10
 from service.dicom.codestream import Buffer
 from service.dicomweb import stow_json
 from service.dicomweb.accept import Offer, choose
 from service.dicomweb.answers import JSON, XML
 from service.dicomweb.context import archive
-from service.dicomweb.stow_answer import Failed, Referenced, answer
+from service.dicomweb.stow_answer import OUT_OF_RESOURCES, Failed, Referenced, answer
 from service.errors import BadRequest
 
 _DICOM = "application/dicom"
@@ -94,6 +94,9 @@ def _store(instance: Instance, study: str | None) -> Referenced | Failed:
         detail = "StudyInstanceUID isn't the study of the URL"
         return Failed(detail, sop_class, uids.instance)
     result = archive().store(instance, dataset)
+    if isinstance(result, BeingDeleted):
+        detail = "it is being deleted; send it again when the operation is done"
+        return Failed(detail, sop_class, uids.instance, reason=OUT_OF_RESOURCES)
     if isinstance(result, Conflict):
         return Failed("already exists", sop_class, uids.instance, uids.study)
     return Referenced(sop_class, uids, already=isinstance(result, AlreadyStored))

@@ -14,6 +14,7 @@ from service.dicomweb.context import url
 from service.dicomweb.native_xml import to_xml
 
 _PROCESSING_FAILURE = 0x0110
+OUT_OF_RESOURCES = 0xA700  # PS3.4 B.2.3: the same may be taken later
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +34,15 @@ class Failed:
     ----------
     study
         Where the store has the study; it then belongs to the answer's Retrieve URL.
+    reason
+        The Failure Reason (0008,1197).
     """
 
     detail: str
     sop_class: str = ""
     sop_instance: str = ""
     study: str = ""
+    reason: int = _PROCESSING_FAILURE
 
 
 def answer(results: Sequence[Referenced | Failed], offer: Offer) -> Response:
@@ -74,7 +78,7 @@ def _failed(result: Failed) -> JsonObject:
     return {
         "00081150": _element("UI", result.sop_class),
         "00081155": _element("UI", result.sop_instance),
-        "00081197": _element("US", _PROCESSING_FAILURE),
+        "00081197": _element("US", result.reason),
         "00090010": _element("LO", "GOOGLE"),
         "00091097": _element("LT", result.detail),
     }

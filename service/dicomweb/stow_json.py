@@ -116,8 +116,7 @@ def _file(model: JsonObject, bulk: _Bulk) -> tuple[Buffer, ...] | Failed:
         check(data, syntax)
         return write(model, data, syntax)
     except BadRequest as error:
-        uids = [_uid(model, keyword) for keyword in ("SOPClassUID", "SOPInstanceUID")]
-        return Failed(str(error), *uids)
+        return Failed(str(error), _uid(model, "SOPClassUID"), _uid(model, "SOPInstanceUID"))
 
 
 def _check_names(model: JsonObject) -> None:

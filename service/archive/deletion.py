@@ -1,0 +1,210 @@
+"""Deleting as an operation that a crash can't undo: the intent is a file, as all truth here is.
+
+root/
+    deleting/ID.json      what has begun; nothing can be stored into it until it is finished
+    outgoing/ID/          what has left instances/ and isn't removed yet
+    operations/ID.json    what is finished, for who asks; kept for 30 days
+
+First the intent is flushed to the disk, then rows and files go. Whatever a crash leaves is finished
+at the next start, so that not even an index made anew from the files brings back what was deleted.
+"""
+
+import json
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from service.archive import index as rows
+from service.archive.files import InstanceUids, targets
+from service.database import Database
+from service.durable import flush_folder, incoming, locked, publish
+
+KEPT: Final = 10_000
+KEPT_FOR: Final = 30 * 86_400  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """The deletion of a study, a series or an instance.
+
+    Parameters
+    ----------
+    id
+        Decimal digits.
+    names
+        What the caller knows it by beside its id.
+    instances
+        How many there are to delete, or were.
+    created, finished
+        Times of RFC 3339; `finished` is empty while it runs.
+    error
+        What went wrong, if anything did; empty else.
+    """
+
+    id: str
+    names: Mapping[str, str]
+    study: str
+    series: str | None
+    instance: str | None
+    instances: int
+    created: str
+    finished: str = ""
+    error: str = ""
+
+    def covers(self, uids: InstanceUids) -> bool:
+        """Tell whether an instance is of what is deleted."""
+        own = (self.study, self.series, self.instance)
+        return all(part in (None, uid) for part, uid in zip(own, uids, strict=True))
+
+
+class Deletions:
+    """What is being deleted, and what has been."""
+
+    def __init__(self, root: Path, index: Database) -> None:
+        self._root = root
+        self._index = index
+        for name in ("deleting", "outgoing", "operations"):
+            (root / name).mkdir(mode=0o700, exist_ok=True)
+
+    def begin(
+        self, study: str, series: str | None, instance: str | None, names: Mapping[str, str]
+    ) -> Operation | None:
+        """Take what shall be deleted out of the archive, for good; None if it isn't there."""
+        with locked(self._root / "write.lock"):
+            with self._index.reading() as connection:
+                count = rows.count(connection, study, series, instance)
+            if not count or self._begun(study, series, instance):
+                return None
+            number = str(secrets.randbelow(9 * 10**18) + 10**18)
+            operation = Operation(number, dict(names), study, series, instance, count, _now())
+            self._write("deleting", operation)
+            with self._index.writing() as connection:
+                rows.remove(connection, study, series, instance)
+            self._move(operation)
+        return operation
+
+    def _begun(self, study: str, series: str | None, instance: str | None) -> bool:
+        """Tell whether this very deletion was begun by a process that died in the middle."""
+        own = (study, series, instance)
+        return any((o.study, o.series, o.instance) == own for o in self.unfinished())
+
+    def finish(self, operation: Operation, *, keep: bool = True) -> None:
+        """Remove the files of an operation; `keep` its record for who asks."""
+        error = ""
+        try:
+            _remove(self._root / "outgoing" / operation.id)
+        except OSError:
+            error = "some files can't be removed; it is tried again when the archive starts"
+        self._flush(operation)
+        if keep:
+            self._write("operations", replace(operation, finished=_now(), error=error))
+        (self._root / "deleting" / f"{operation.id}.json").unlink(missing_ok=True)
+        # An intent that came back after a loss of power would delete what is stored from now on;
+        # one whose record is kept is known to be finished.
+        if keep:
+            self._prune()
+        else:
+            flush_folder(self._root / "deleting")
+
+    def unfinished(self) -> Iterator[Operation]:
+        """Yield the operations that have begun and aren't finished."""
+        for path in sorted((self._root / "deleting").iterdir()):
+            operation = _read(path)
+            if operation:
+                yield operation
+
+    def find(self, number: str) -> Operation | None:
+        """Return an operation by its id, as it is now."""
+        if not re.fullmatch("[0-9]{1,19}", number):
+            return None
+        kept = _read(self._root / "operations" / f"{number}.json")
+        if kept:
+            return kept
+        begun = _read(self._root / "deleting" / f"{number}.json")
+        # Between the two looks it may have been finished.
+        return begun or _read(self._root / "operations" / f"{number}.json")
+
+    def withdraw(self) -> None:
+        """Move the files of what has begun out of the way, before an index is made of the files."""
+        for operation in self._really_unfinished():
+            self._move(operation)
+
+    def replay(self) -> None:
+        """Finish what other processes have left; only for who has the archive alone."""
+        for operation in self._really_unfinished():
+            with self._index.writing() as connection:
+                rows.remove(connection, operation.study, operation.series, operation.instance)
+            self._move(operation)
+            self.finish(operation, keep=operation.instance is None)
+        for path in (self._root / "outgoing").iterdir():
+            _remove(path)
+
+    def _really_unfinished(self) -> Iterator[Operation]:
+        for operation in self.unfinished():
+            if (self._root / "operations" / f"{operation.id}.json").exists():
+                (self._root / "deleting" / f"{operation.id}.json").unlink()
+            else:
+                yield operation
+
+    def _move(self, operation: Operation) -> None:
+        instances, outgoing = self._root / "instances", self._root / "outgoing" / operation.id
+        found = targets(instances, operation.study, operation.series, operation.instance)
+        for path in filter(Path.exists, found):
+            outgoing.mkdir(mode=0o700, exist_ok=True)
+            if (outgoing / path.name).exists():  # what came back was put there by hand
+                _remove(outgoing / path.name)
+            path.rename(outgoing / path.name)
+            for folder in path.parents:
+                if folder == instances:
+                    break
+                with suppress(OSError):  # not empty
+                    folder.rmdir()
+
+    def _flush(self, operation: Operation) -> None:
+        """Flush the folder that the files were in, or what is left above it."""
+        instances = self._root / "instances"
+        (target, *_) = targets(instances, operation.study, operation.series, operation.instance)
+        flush_folder(next(folder for folder in target.parents if folder.is_dir()))
+
+    def _write(self, folder: str, operation: Operation) -> None:
+        text = json.dumps(asdict(operation)).encode()
+        with incoming(self._root / "incoming", [text]) as temporary:
+            publish(temporary, self._root / folder / f"{operation.id}.json")
+
+    def _prune(self) -> None:
+        """Forget operations that are older than a month, or more than ten thousand."""
+        ages = []
+        for path in (self._root / "operations").iterdir():
+            with suppress(FileNotFoundError):
+                ages.append((path.stat().st_mtime, path))
+        oldest = time.time() - KEPT_FOR
+        for number, (written, path) in enumerate(sorted(ages, reverse=True)):
+            if number >= KEPT or written < oldest:
+                path.unlink(missing_ok=True)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat().replace("+00:00", "Z")
+
+
+def _read(path: Path) -> Operation | None:
+    try:
+        return Operation(**json.loads(path.read_bytes()))
+    except (FileNotFoundError, ValueError, TypeError):
+        return None
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder that may have gone already."""
+    with suppress(FileNotFoundError):
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
