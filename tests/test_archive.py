@@ -61,7 +61,8 @@ def rows(root: Path) -> list[Any]:
     columns = {
         "study": "study_instance_uid, attributes, patient_id, patient_name, study_date",
         "series": "series_instance_uid, instances, attributes, modality",
-        "instance": "sop_instance_uid, transfer_syntax_uid, size, sha256, attributes",
+        "instance": "sop_instance_uid, transfer_syntax_uid, size, sha256, storage_class,"
+        " attributes",
         "patient_name_token": "token",
     }
     found = [sorted(index.execute(f"SELECT {c} FROM {t}").fetchall()) for t, c in columns.items()]
@@ -214,6 +215,29 @@ def test_a_rebuilt_index_is_the_same_as_the_lost_one(tmp_path: Path) -> None:
     reopened = Archive(tmp_path)
     assert rows(tmp_path) == before
     reopened.close()
+
+
+def test_a_storage_class_outlives_the_index_and_goes_with_the_instance(tmp_path: Path) -> None:
+    archive = Archive(tmp_path)
+    file = dicom_file()
+    archive.store([file], part10.decode(file), "NEARLINE")
+    assert archive.store([file], part10.decode(file), "ARCHIVE") == AlreadyStored(UIDS)
+    archive.rebuild()
+    assert archive.instances(*UIDS)[0].storage_class == "NEARLINE"
+    archive.delete(*UIDS)
+    assert list((tmp_path / "instances").iterdir()) == []
+    put(archive, file)
+    assert archive.instances(*UIDS)[0].storage_class == "STANDARD"
+    archive.close()
+
+
+def test_a_storage_class_that_a_crash_left_is_not_that_of_the_next_store(archive: Archive) -> None:
+    path = archive.path(UIDS)
+    path.parent.mkdir(parents=True)
+    path.with_suffix(".class").write_text("ARCHIVE")
+    put(archive, dicom_file())
+    archive.rebuild()
+    assert archive.instances(*UIDS)[0].storage_class == "STANDARD"
 
 
 def test_a_rebuild_leaves_out_what_is_not_what_its_name_says(

@@ -498,3 +498,42 @@ def test_a_modality_that_is_a_sequence_does_not_break_searches(client: FlaskClie
     assert post(client, json_request([nested], image_part())).status_code == 200
     (study,) = client.get("/dicomWeb/studies").get_json(force=True)
     assert study["00080061"] == {"vr": "CS", "Value": ["XC"]}
+
+
+@pytest.mark.parametrize("storage_class", [None, "STANDARD", "NEARLINE", "COLDLINE", "ARCHIVE"])
+def test_the_storage_class_of_a_request_can_be_asked_for(
+    client: FlaskClient, storage_class: str | None
+) -> None:
+    base = "projects/p/locations/l/datasets/d/dicomStores/s/dicomWeb"
+    headers = {"Storage-Class": storage_class} if storage_class else {}
+    file = dicom_file()
+    kind = "application/dicom"
+    client.post(f"/v1beta1/{base}/studies", data=file, content_type=kind, headers=headers)
+    path = f"studies/{STUDY}/series/{SERIES}/instances/{INSTANCE}"
+    answer = client.get(f"/v1beta1/{base}/{path}:getStorageInfo").get_json()
+    assert answer["blobStorageInfo"].pop("storageClassUpdateTime").endswith("Z")
+    assert answer == {
+        "referencedResource": f"{base}/{path}",
+        "blobStorageInfo": {
+            "sizeBytes": str(len(file)),
+            "storageClass": storage_class or "STANDARD",
+        },
+        "structuredStorageInfo": {"sizeBytes": str(len(file))},
+    }
+    assert client.get(f"/v1/{base}/{path}.9:getStorageInfo").status_code == 404
+
+
+@pytest.mark.parametrize("storage_class", ["FOO", "", "standard", "STANDARD, NEARLINE"])
+def test_a_storage_class_that_is_none_stores_nothing(
+    client: FlaskClient, archive: Archive, storage_class: str
+) -> None:
+    response = client.post(
+        "/dicomWeb/studies",
+        data=dicom_file(),
+        content_type="application/dicom",
+        headers={"Storage-Class": storage_class},
+    )
+    status, message = error(response)
+    assert status == 400
+    assert "NEARLINE" in message
+    assert archive.instances(STUDY) == []

@@ -2,6 +2,7 @@
 
 root/
     instances/STUDY/SERIES/SOP.dcm
+    instances/STUDY/SERIES/SOP.class    its storage class, if that isn't STANDARD
     incoming/        files that aren't whole yet, or whose rows aren't there yet
     deleting/, outgoing/, operations/    what is deleted: see `deletion`
     index.sqlite
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from service.dicom.uid import is_uid
+from service.settings import STORAGE_CLASSES
 
 
 class InstanceUids(NamedTuple):
@@ -42,7 +44,22 @@ def targets(
     """Return what the folder `instances` holds of a study, a series or an instance, if it does."""
     if series is None or instance is None:
         return [instances / study / (series or "")]
-    return [InstanceUids(study, series, instance).path(instances)]
+    path = InstanceUids(study, series, instance).path(instances)
+    return [path, class_path(path)]
+
+
+def class_path(path: Path) -> Path:
+    """Return where the storage class of an instance stands, if it isn't STANDARD."""
+    return path.with_suffix(".class")
+
+
+def storage_class(path: Path) -> str:
+    """Return the storage class of an instance by its file's path."""
+    try:
+        text = class_path(path).read_text("ascii", "replace").strip()
+    except FileNotFoundError:
+        return STORAGE_CLASSES[0]
+    return text if text in STORAGE_CLASSES else STORAGE_CLASSES[0]
 
 
 def stored_files(instances: Path) -> Iterator[tuple[InstanceUids, Path]]:

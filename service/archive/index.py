@@ -2,6 +2,7 @@
 
 import sqlite3
 from collections.abc import Callable
+from typing import NamedTuple
 
 from service.archive.attributes import Description
 from service.archive.schema import SCHEMA, VERSION
@@ -42,7 +43,15 @@ def _dropped(connection: sqlite3.Connection) -> str:
     return "".join(f'DROP TABLE "{name}";' for (name,) in known)
 
 
-def add(connection: sqlite3.Connection, description: Description, size: int, sha256: str) -> None:
+class Kept(NamedTuple):
+    """What the index keeps of a file; `size` is in bytes."""
+
+    size: int
+    sha256: str
+    storage_class: str
+
+
+def add(connection: sqlite3.Connection, description: Description, kept: Kept) -> None:
     """Insert an instance, and its series and study where they are new."""
     study, series, instance = description.uids
     new_study = connection.execute(
@@ -62,15 +71,14 @@ def add(connection: sqlite3.Connection, description: Description, size: int, sha
     )
     connection.execute(
         "INSERT INTO instance (series, sop_instance_uid, sop_class_uid, transfer_syntax_uid,"
-        " size, sha256, attributes) SELECT series.id, ?, ?, ?, ?, ?, ? FROM series"
-        " JOIN study ON study.id = series.study"
+        " size, sha256, storage_class, attributes)"
+        " SELECT series.id, ?, ?, ?, ?, ?, ?, ? FROM series JOIN study ON study.id = series.study"
         " WHERE study_instance_uid = ? AND series_instance_uid = ?",
         (
             instance,
             description.sop_class,
             description.transfer_syntax,
-            size,
-            sha256,
+            *kept,
             description.instance,
             study,
             series,

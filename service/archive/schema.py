@@ -49,6 +49,7 @@ CREATE TABLE instance (
     transfer_syntax_uid TEXT NOT NULL,
     size INTEGER NOT NULL,
     sha256 TEXT NOT NULL,
+    storage_class TEXT NOT NULL,
     attributes TEXT NOT NULL,
     UNIQUE (series, sop_instance_uid)
 ) STRICT;

@@ -21,8 +21,10 @@ from pydicom import Dataset
 from service.archive import index as rows
 from service.archive.attributes import Description, describe
 from service.archive.deletion import Deletions, Operation
-from service.archive.files import InstanceUids, stored_files
+from service.archive.files import InstanceUids, class_path, stored_files
+from service.archive.files import storage_class as storage_class_of
 from service.archive.finisher import Finisher
+from service.archive.index import Kept
 from service.archive.query import Query, sql
 from service.archive.sameness import same_content
 from service.database import Database
@@ -73,6 +75,7 @@ class Instance(NamedTuple):
     transfer_syntax: str
     size: int
     sha256: str
+    storage_class: str
     attributes: str
 
 
@@ -122,8 +125,12 @@ class Archive:
         """Return where the file of an instance lies, if it is stored."""
         return uids.path(self._instances)
 
-    def store(self, pieces: Sequence[Buffer], dataset: Dataset) -> StoreResult:
+    def store(
+        self, pieces: Sequence[Buffer], dataset: Dataset, storage_class: str = "STANDARD"
+    ) -> StoreResult:
         """Store the instance whose file is made of `pieces` and was read as `dataset`.
+
+        What was there already keeps its storage class.
 
         Raises
         ------
@@ -134,15 +141,15 @@ class Archive:
         digest = hashlib.sha256()
         for piece in pieces:
             digest.update(piece)
-        sha256 = digest.hexdigest()
+        kept = Kept(sum(map(len, pieces)), digest.hexdigest(), storage_class)
         while True:
             if self._is_being_deleted(description.uids):
                 return BeingDeleted(description.uids)
             known = self.instances(*description.uids)
-            same = self._same(known[0], dataset, sha256) if known else None
+            same = self._same(known[0], dataset, kept.sha256) if known else None
             if same is not None:
                 return (AlreadyStored if same else Conflict)(description.uids)
-            if self._insert(pieces, description, sha256):
+            if self._insert(pieces, description, kept):
                 return Stored(description.uids)
 
     def _is_being_deleted(self, uids: InstanceUids) -> bool:
@@ -160,9 +167,9 @@ class Archive:
         except BadRequest:  # damaged on disk: nothing is known to be the same
             return False
 
-    def _insert(self, pieces: Sequence[Buffer], description: Description, sha256: str) -> bool:
+    def _insert(self, pieces: Sequence[Buffer], description: Description, kept: Kept) -> bool:
         """Write file and row; False if somebody else was faster, with a store or a deletion."""
-        target, size = self.path(description.uids), sum(map(len, pieces))
+        target = self.path(description.uids)
         with (
             incoming(self._root / "incoming", pieces) as temporary,
             locked(self._root / "write.lock"),
@@ -176,10 +183,18 @@ class Archive:
                 rows.remove(connection, *description.uids)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.unlink(missing_ok=True)  # without a row it is absent for every reader
+            self._write_class(target, kept.storage_class)
             # The folders of the series, of the study, and of all studies.
             publish_kept(temporary, target, levels=3)
-            rows.add(connection, description, size, sha256)
+            rows.add(connection, description, kept)
         return True
+
+    def _write_class(self, target: Path, storage_class: str) -> None:
+        if storage_class == "STANDARD":
+            class_path(target).unlink(missing_ok=True)
+            return
+        with incoming(self._root / "incoming", [storage_class.encode()]) as temporary:
+            temporary.replace(class_path(target))
 
     def _recover(self) -> None:
         """Give rows to the files that a crash has left published without, and clean up."""
@@ -195,7 +210,7 @@ class Archive:
             return
         with self._index.writing() as connection:
             if not _find(connection, *description.uids):
-                rows.add(connection, description, len(data), hashlib.sha256(data).hexdigest())
+                rows.add(connection, description, _kept(data, self.path(description.uids)))
 
     def instances(
         self, study: str, series: str | None = None, instance: str | None = None
@@ -269,9 +284,13 @@ class Archive:
             if description is None or description.uids != uids:
                 skipped += 1
                 continue
-            rows.add(connection, description, len(data), hashlib.sha256(data).hexdigest())
+            rows.add(connection, description, _kept(data, path))
             indexed += 1
         return Rebuilt(indexed, skipped)
+
+
+def _kept(data: bytes, path: Path) -> Kept:
+    return Kept(len(data), hashlib.sha256(data).hexdigest(), storage_class_of(path))
 
 
 def _is_same_file(one: Path, other: Path) -> bool:
@@ -291,7 +310,7 @@ def _find(
     """Look up by UIDs, each of which narrows the search through its own index."""
     statement = (
         "SELECT study_instance_uid, series_instance_uid, sop_instance_uid, sop_class_uid,"
-        " transfer_syntax_uid, size, sha256, instance.attributes FROM study"
+        " transfer_syntax_uid, size, sha256, storage_class, instance.attributes FROM study"
         " JOIN series ON series.study = study.id JOIN instance ON instance.series = series.id"
         " WHERE study_instance_uid = ?"
     )

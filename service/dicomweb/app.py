@@ -13,7 +13,7 @@ from werkzeug.wrappers import Response as WsgiResponse
 
 from service.archive import Archive
 from service.dicom.uid import is_uid
-from service.dicomweb import delete, qido, stow, wado
+from service.dicomweb import delete, qido, storage_info, stow, wado
 from service.dicomweb.context import archive
 from service.errors import BadRequest, JpegstowError
 
@@ -35,6 +35,7 @@ _ROUTES: tuple[tuple[str, str, Callable[..., Any]], ...] = (
     ("GET", f"{_SERIES}/instances", qido.search_instances),
     ("GET", _STUDY, wado.retrieve),
     ("GET", _SERIES, wado.retrieve),
+    ("GET", f"{_INSTANCE}:getStorageInfo", storage_info.storage_info),
     ("GET", _INSTANCE, wado.retrieve),
     ("GET", f"{_STUDY}/metadata", wado.metadata),
     ("GET", f"{_SERIES}/metadata", wado.metadata),

@@ -14,6 +14,7 @@ from service.dicomweb.answers import JSON, XML
 from service.dicomweb.context import archive
 from service.dicomweb.stow_answer import OUT_OF_RESOURCES, Failed, Referenced, answer
 from service.errors import BadRequest
+from service.settings import STORAGE_CLASSES
 
 _DICOM = "application/dicom"
 _DICOM_JSON = "application/dicom+json"
@@ -30,14 +31,27 @@ def store(study: str | None = None) -> Response:
     Raises
     ------
     BadRequest
-        If the body can't be understood; nothing is stored then.
+        If the header Storage-Class or the body can't be understood; nothing is stored then.
     UnsupportedMediaType
         If the body is of another media type than the three that are known.
     """
     offer = choose(request.headers.get("Accept"), (XML, JSON, _AS_TOLD))
     offer = XML if offer == _AS_TOLD else offer
-    results = [_store(instance, study) for instance in _instances()]
+    storage_class = _storage_class()
+    results = [_store(instance, study, storage_class) for instance in _instances()]
     return answer(results, offer)
+
+
+def _storage_class() -> str:
+    """Return what the Storage-Class header says; STANDARD without one."""
+    given = request.headers.get("Storage-Class", STORAGE_CLASSES[0])
+    if given not in STORAGE_CLASSES:
+        raise BadRequest(
+            "the header Storage-Class names no storage class",
+            where="Storage-Class",
+            mend=f"it is one of {', '.join(STORAGE_CLASSES)}",
+        )
+    return given
 
 
 def _instances() -> Iterator[Instance]:
@@ -81,7 +95,7 @@ def _files(parts: list[multipart.Part]) -> Iterator[Instance]:
     return (part.body.pieces for part in parts)
 
 
-def _store(instance: Instance, study: str | None) -> Referenced | Failed:
+def _store(instance: Instance, study: str | None, storage_class: str) -> Referenced | Failed:
     if isinstance(instance, Failed):
         return instance
     try:
@@ -93,7 +107,7 @@ def _store(instance: Instance, study: str | None) -> Referenced | Failed:
     if study is not None and uids.study != study:
         detail = "StudyInstanceUID isn't the study of the URL"
         return Failed(detail, sop_class, uids.instance)
-    result = archive().store(instance, dataset)
+    result = archive().store(instance, dataset, storage_class)
     if isinstance(result, BeingDeleted):
         detail = "it is being deleted; send it again when the operation is done"
         return Failed(detail, sop_class, uids.instance, reason=OUT_OF_RESOURCES)
