@@ -21,6 +21,7 @@ An instance says what is wrong, where, and how to mend it. No text ever holds an
     ├── ObjectUnavailable     503  a bucket can't be read now, or not by us
     ├── NoSuchEntry           404  the retry queue doesn't hold it, or no longer
     ├── EntryChanged          409  an entry isn't any more what somebody took it for
+    ├── ArchiveInUse          409  the archive is open elsewhere, and has to be alone for this
     ├── BeingSent             409  an entry can't be changed while it is on its way
     ├── DamagedEntry          500  what the retry queue kept of an instance is damaged or gone
     ├── NotYet                503  an alarm of an entry that waits on (`gcp.queue.redelivery`)
@@ -188,6 +189,14 @@ class BeingSent(JpegstowError):
     transient = True
     title = "Being sent"
     reason = "being-sent"
+
+
+class ArchiveInUse(JpegstowError):
+    """Another process has the archive open."""
+
+    http_status = 409
+    title = "Archive in use"
+    reason = "archive-in-use"
 
 
 class EntryChanged(JpegstowError):

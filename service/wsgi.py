@@ -1,9 +1,15 @@
 """The two WSGI applications, as gunicorn names them: ``service.wsgi:service()``, ``:archive()``."""
 
+from pathlib import Path
+from threading import Thread
+from typing import Final
+
 from flask import Flask
 
 from service import assemble, settings, telemetry
 from service.loading import uncollected
+
+_AT_ONCE: Final = 5.0  # seconds
 
 
 def service() -> Flask:
@@ -27,7 +33,40 @@ def archive() -> Flask:
     """Return the embedded archive under the environment's settings."""
     telemetry.silence_pydicom()
     with uncollected():
-        from service.archive import Archive  # noqa: PLC0415
         from service.dicomweb import create_app  # noqa: PLC0415
 
-        return create_app(Archive(settings.load().data_dir / "archive"))
+        app = create_app()
+        open_archive(app, settings.load().data_dir / "archive", _AT_ONCE)
+        return app
+
+
+def open_archive(app: Flask, root: Path, patience: float) -> Thread:
+    """Open the archive that an application serves; go on in a thread if it takes longer.
+
+    It does where the index has to be made anew from many files. Until then everything is answered
+    503, and what is uploaded waits in the retry queue.
+
+    Parameters
+    ----------
+    patience
+        In seconds.
+    """
+    from service.archive import Archive  # noqa: PLC0415
+
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            app.extensions["archive"] = Archive(root)
+        except BaseException as error:  # noqa: BLE001 - is raised below, or told
+            failed.append(error)
+            telemetry.log_exception("the archive can't be opened", error)
+
+    thread = Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(patience)
+    if failed:
+        raise failed[0]
+    if thread.is_alive():
+        telemetry.log("INFO", "the archive's index is being made anew from its files")
+    return thread

@@ -21,12 +21,13 @@ from service.archive import (
     Rebuilt,
     Stored,
     StoreResult,
+    rebuild,
 )
 from service.archive.sameness import same_content
 from service.dicom import part10
 from service.dicom.uid import is_uid
 from service.durable import incoming
-from service.errors import BadRequest
+from service.errors import ArchiveInUse, BadRequest
 from tests.archive_instances import (
     BASELINE,
     INSTANCE,
@@ -238,6 +239,47 @@ def test_a_storage_class_that_a_crash_left_is_not_that_of_the_next_store(archive
     put(archive, dicom_file())
     archive.rebuild()
     assert archive.instances(*UIDS)[0].storage_class == "STANDARD"
+
+
+def test_a_damaged_index_is_told_and_made_anew_by_a_rebuild(tmp_path: Path) -> None:
+    archive = Archive(tmp_path)
+    put(archive, dicom_file())
+    with pytest.raises(ArchiveInUse):
+        rebuild(tmp_path)
+    archive.close()
+    before = rows(tmp_path)
+    (tmp_path / "index.sqlite").write_bytes(b"not SQLite at all" * 999)
+    with pytest.raises(RuntimeError, match="--rebuild"):
+        Archive(tmp_path)
+    told: list[Rebuilt] = []
+    assert rebuild(tmp_path, told.append) == Rebuilt(indexed=1, skipped=0)
+    assert told == []
+    assert rows(tmp_path) == before
+    assert [path.name for path in tmp_path.glob("index*")] == ["index.sqlite"]
+    assert (tmp_path / "index.sqlite").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_rebuild_that_died_leaves_nothing_behind(tmp_path: Path) -> None:
+    archive = Archive(tmp_path)
+    put(archive, dicom_file())
+    archive.close()
+    for name in ("index.sqlite.new", "index.sqlite.new-journal", "index.sqlite.new-wal"):
+        (tmp_path / name).write_bytes(b"half")
+    (tmp_path / "index.sqlite").unlink()
+    archive = Archive(tmp_path)
+    assert count(archive) == 1
+    archive.close()
+    assert [path.name for path in tmp_path.glob("index*")] == ["index.sqlite"]
+
+
+def test_an_old_index_that_another_process_uses_is_left_alone(tmp_path: Path) -> None:
+    archive = Archive(tmp_path)
+    index = sqlite3.connect(tmp_path / "index.sqlite")
+    index.execute("PRAGMA user_version = 1")
+    index.close()
+    with pytest.raises(RuntimeError, match="end what uses it"):
+        Archive(tmp_path)
+    archive.close()
 
 
 def test_a_rebuild_leaves_out_what_is_not_what_its_name_says(

@@ -19,6 +19,8 @@ from werkzeug.serving import WSGIRequestHandler, make_server
 from service.archive import Archive
 from service.dicom import part10
 from service.dicomweb import create_app
+from service.durable import opening
+from service.wsgi import open_archive
 from tests.archive_instances import BASELINE, INSTANCE, SERIES, STUDY, client_of, dicom_file, jpeg
 from tests.serving import wait_until
 
@@ -290,3 +292,33 @@ def test_nothing_of_a_request_is_logged(
         f"{PLAIN}/studies", data=dicom_file(PatientID="Geheim"), content_type="application/dicom"
     )
     assert "Geheim" not in caplog.text
+
+
+def test_while_the_index_is_made_anew_everything_is_unavailable_but_health(
+    tmp_path: Path,
+) -> None:
+    app = create_app()
+    client = app.test_client()
+    for method, path in (
+        ("GET", "/studies"),
+        ("POST", "/studies"),
+        ("DELETE", f"/studies/{STUDY}"),
+    ):
+        response = client.open(PLAIN + path, method=method, content_type="application/dicom")
+        assert (response.status_code, response.headers["Retry-After"]) == (503, "30")
+        assert response.get_json()["error"]["status"] == "UNAVAILABLE"
+    assert "anew" in client.get("/healthz").get_json()["status"]
+    Archive(tmp_path).close()
+    with opening(tmp_path / "alive.lock") as (file, _):
+        opened = open_archive(app, tmp_path, 0.0)  # waits for the lock, as for a rebuild
+        assert client.get(f"{PLAIN}/studies").status_code == 503
+    wait_until(lambda: client.get(f"{PLAIN}/studies").status_code == 200)
+    opened.join()
+    file.close()
+    app.extensions["archive"].close()
+
+
+def test_an_archive_that_cannot_be_opened_ends_the_start(tmp_path: Path) -> None:
+    (tmp_path / "index.sqlite").write_bytes(b"not SQLite at all" * 999)
+    with pytest.raises(RuntimeError, match="damaged"):
+        open_archive(create_app(), tmp_path, 30.0)

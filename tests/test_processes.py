@@ -14,6 +14,9 @@ from pathlib import Path
 import pytest
 import requests
 
+from service.archive import Archive
+from service.dicom import part10
+from tests.archive_instances import dicom_file
 from tests.bench.processes import tree
 from tests.jpegs import make_jpeg
 from tests.peers import (
@@ -205,6 +208,32 @@ def test_the_archive_runs_alone(tmp_path: Path) -> None:
         assert archive.stdout
         assert archive.stdout.read() == f"DICOMweb at http://127.0.0.1:{port}/dicomWeb\n".encode()
     assert [pid for pid in pids if is_alive(pid)] == []
+
+
+def rebuild(data_dir: Path) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": os.environ["PATH"], "DATA_DIR": str(data_dir)}
+    command = [COMMAND, "archive", "--rebuild"]
+    return subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, timeout=BOUND
+    )
+
+
+def test_the_index_is_made_anew_from_the_files_alone(tmp_path: Path) -> None:
+    archive = Archive(tmp_path / "archive")
+    for number in range(3):
+        file = dicom_file(SOPInstanceUID=f"1.{number}")
+        archive.store([file], part10.decode(file))
+    in_use = rebuild(tmp_path)
+    assert (in_use.returncode, in_use.stdout) == (2, "")
+    assert "has the archive open" in in_use.stderr
+    archive.close()
+    (tmp_path / "archive" / "index.sqlite").write_bytes(b"damaged" * 999)
+    made = rebuild(tmp_path)
+    assert (made.returncode, made.stdout, made.stderr) == (0, "3 indexed, 0 skipped\n", "")
+    (file_of_one,) = (tmp_path / "archive").rglob("1.0.dcm")
+    file_of_one.write_bytes(b"not DICOM")
+    partly = rebuild(tmp_path)
+    assert (partly.returncode, partly.stdout) == (1, "2 indexed, 1 skipped\n")
 
 
 def serve(environment: dict[str, str]) -> subprocess.CompletedProcess[str]:

@@ -4,15 +4,16 @@ from service.archive.attributes import Description, describe, name_tokens
 from service.archive.deletion import Operation
 from service.archive.files import InstanceUids
 from service.archive.query import SEARCHABLE, AnyPrefix, Between, Condition, Level, OneOf, Query
+from service.archive.rebuilding import Rebuilt
 from service.archive.store import (
     AlreadyStored,
     Archive,
     BeingDeleted,
     Conflict,
     Instance,
-    Rebuilt,
     Stored,
     StoreResult,
+    rebuild,
 )
 
 __all__ = [
@@ -36,4 +37,5 @@ __all__ = [
     "Stored",
     "describe",
     "name_tokens",
+    "rebuild",
 ]

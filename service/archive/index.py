@@ -1,46 +1,9 @@
 """The SQLite side of the archive: the statements that change rows."""
 
 import sqlite3
-from collections.abc import Callable
 from typing import NamedTuple
 
 from service.archive.attributes import Description
-from service.archive.schema import SCHEMA, VERSION
-from service.database import Database
-
-
-def create(database: Database, fill: Callable[[sqlite3.Connection], object]) -> None:
-    """Create the tables of an index that is new or of an older version, and fill them.
-
-    All of it is one transaction.
-
-    Raises
-    ------
-    RuntimeError
-        If the index is of a newer version.
-    """
-    with database.reading() as connection:
-        connection.execute("PRAGMA journal_mode = WAL")
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version < VERSION:
-            connection.executescript(f"BEGIN IMMEDIATE; {_dropped(connection)} {SCHEMA}")
-            fill(connection)
-            connection.execute(f"PRAGMA user_version = {VERSION}")
-            connection.execute("COMMIT")
-        elif version > VERSION:
-            raise RuntimeError(
-                f"index version {version} is newer than {VERSION}, the one that this version of"
-                " jpegstow makes; run the newer jpegstow, or remove the index to rebuild it"
-            )
-    database.close()
-
-
-def _dropped(connection: sqlite3.Connection) -> str:
-    """Return the statements that drop all tables, those that refer to others first."""
-    tables = connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'").fetchall()
-    order = ("patient_name_token", "instance_attributes", "instance", "series", "study")
-    known = sorted(tables, key=lambda row: order.index(row[0]) if row[0] in order else -1)
-    return "".join(f'DROP TABLE "{name}";' for (name,) in known)
 
 
 class Kept(NamedTuple):

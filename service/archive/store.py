@@ -10,7 +10,7 @@ replaced by the next store of that instance. How things are deleted, `deletion` 
 import hashlib
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,21 +19,23 @@ from typing import NamedTuple
 from pydicom import Dataset
 
 from service.archive import index as rows
+from service.archive import rebuilding
 from service.archive.attributes import Description, describe
 from service.archive.deletion import Deletions, Operation
-from service.archive.files import InstanceUids, class_path, stored_files
-from service.archive.files import storage_class as storage_class_of
+from service.archive.files import InstanceUids, class_path
 from service.archive.finisher import Finisher
 from service.archive.index import Kept
 from service.archive.query import Query, sql
+from service.archive.rebuilding import Rebuilt
 from service.archive.sameness import same_content
+from service.archive.schema import VERSION
 from service.database import Database
 from service.dicom import part10
 from service.dicom.codestream import Buffer
 from service.dicom.json_model import JsonObject
 from service.dicom.uid import is_uid
 from service.durable import flush_folder, incoming, locked, opening, publish_kept
-from service.errors import BadRequest
+from service.errors import ArchiveInUse, BadRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,41 +81,45 @@ class Instance(NamedTuple):
     attributes: str
 
 
-class Rebuilt(NamedTuple):
-    """How many files are in a rebuilt index, and how many can't be read as what they are named."""
-
-    indexed: int
-    skipped: int
-
-
 class Archive:
     """A folder of DICOM files with an index, for several threads and processes at once."""
 
     def __init__(self, root: Path) -> None:
         """Open the archive in a folder; make it if it is new, and its index if that is lost.
 
+        An index of an older version is made anew, too, which takes as long as to read all files.
+
         Raises
         ------
         RuntimeError
-            If the index is of a newer version.
+            If the index is damaged, of a newer version, or of an older one that is in use.
         """
         self._root = root.absolute()
         self._instances = self._root / "instances"
         for folder in (self._root, self._instances, self._root / "incoming"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        (self._root / "index.sqlite").touch(mode=0o600)  # it holds names; SQLite keeps the mode
         flush_folder(self._root)
         self._index = Database(self._root / "index.sqlite")
         self._deletions = Deletions(self._root, self._index)
         self._finisher = Finisher()
         with opening(self._root / "alive.lock") as (self._alive, alone):
-            if alone:
-                self._deletions.withdraw()
-            with locked(self._root / "write.lock"):
-                rows.create(self._index, self._fill)
+            self._check_version(alone=alone)
             if alone:
                 self._deletions.replay()
                 self._recover()
+
+    def _check_version(self, *, alone: bool) -> None:
+        found = rebuilding.version(self._root)
+        if found > VERSION:
+            raise RuntimeError(
+                f"index version {found} is newer than {VERSION}, the one that this version of"
+                " jpegstow makes; run the newer jpegstow, or jpegstow archive --rebuild"
+            )
+        if found < VERSION and not alone:
+            raise RuntimeError(f"index version {found} has to be made anew; end what uses it")
+        if found < VERSION:
+            self._deletions.withdraw()
+            rebuilding.build(self._root)
 
     def close(self) -> None:
         """Finish, and let go of the index; the next process to open the archive may clean up."""
@@ -200,17 +206,17 @@ class Archive:
         """Give rows to the files that a crash has left published without, and clean up."""
         for leftover in (self._root / "incoming").iterdir():
             if leftover.stat().st_nlink == 2:
-                data = leftover.read_bytes()
-                self._index_published(leftover, data)
+                self._index_published(leftover, leftover.read_bytes())
             leftover.unlink()
 
     def _index_published(self, leftover: Path, data: bytes) -> None:
-        description = _described(data)
+        description = rebuilding.described(data)
         if description is None or not _is_same_file(self.path(description.uids), leftover):
             return
         with self._index.writing() as connection:
             if not _find(connection, *description.uids):
-                rows.add(connection, description, _kept(data, self.path(description.uids)))
+                target = self.path(description.uids)
+                rows.add(connection, description, rebuilding.kept(data, target))
 
     def instances(
         self, study: str, series: str | None = None, instance: str | None = None
@@ -273,35 +279,39 @@ class Archive:
         with locked(self._root / "write.lock"):
             self._deletions.withdraw()
             with self._index.writing() as connection:
-                return self._fill(connection)
-
-    def _fill(self, connection: sqlite3.Connection) -> Rebuilt:
-        indexed = skipped = 0
-        rows.clear(connection)
-        for uids, path in stored_files(self._instances):
-            data = path.read_bytes()
-            description = _described(data)
-            if description is None or description.uids != uids:
-                skipped += 1
-                continue
-            rows.add(connection, description, _kept(data, path))
-            indexed += 1
-        return Rebuilt(indexed, skipped)
+                rows.clear(connection)
+                return rebuilding.fill(connection, self._instances)
 
 
-def _kept(data: bytes, path: Path) -> Kept:
-    return Kept(len(data), hashlib.sha256(data).hexdigest(), storage_class_of(path))
+def rebuild(root: Path, told: Callable[[Rebuilt], None] = lambda _: None) -> Rebuilt:
+    """Make the index of an archive anew from the files alone, whatever became of the old one.
+
+    Parameters
+    ----------
+    told
+        Is called after each thousand files.
+
+    Raises
+    ------
+    ArchiveInUse
+        If any process has the archive open.
+    """
+    index = Database(root / "index.sqlite")
+    with opening(root / "alive.lock") as (alive, alone):
+        if not alone:
+            raise ArchiveInUse(
+                "a process has the archive open",
+                mend="end it first: jpegstow serve, or jpegstow archive",
+            )
+        Deletions(root, index).withdraw()
+        rebuilt = rebuilding.build(root, told)
+    alive.close()
+    Archive(root).close()  # finishes what a crash has left
+    return rebuilt
 
 
 def _is_same_file(one: Path, other: Path) -> bool:
     return one.exists() and one.samefile(other)
-
-
-def _described(data: bytes) -> Description | None:
-    try:
-        return describe(part10.decode(data))
-    except BadRequest:
-        return None
 
 
 def _find(

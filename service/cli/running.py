@@ -3,7 +3,7 @@
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Final, NoReturn
 
 import click
 
@@ -14,6 +14,7 @@ from service.retry import worker
 from service.settings import Settings
 
 _LOOK: Final = 15.0  # seconds between two looks through a bucket, each of which lists it
+_TOLD: Final = 10_000  # files of a rebuild between two lines
 _MESSAGES: Final = 1 << 20  # bytes of alarms, each of which is an entry's id
 
 
@@ -80,12 +81,28 @@ def _pull(current: Settings, subscription: str, concurrency: int) -> None:
 
 
 @click.command()
+@click.option("--rebuild", is_flag=True, help="Make the index anew from the files alone, and end.")
 @reports_errors
-def archive() -> None:
+def archive(*, rebuild: bool) -> None:
     """Run the embedded archive alone: a DICOM store to develop and test against."""
     current = settings.load()
+    if rebuild:
+        _rebuild(current.data_dir / "archive")
     _say(f"DICOMweb at http://127.0.0.1:{current.archive_port}/dicomWeb")
     processes.become(processes.archive_command(current))
+
+
+def _rebuild(root: Path) -> NoReturn:
+    """Make the index anew; end with 1 if a file isn't what its name says."""
+    from service.archive import Rebuilt, rebuild  # noqa: PLC0415 - what serve needn't load
+
+    def tell(so_far: Rebuilt) -> None:
+        if sum(so_far) % _TOLD == 0:
+            click.echo(f"{sum(so_far)} files", err=True)
+
+    indexed, skipped = rebuild(root, tell)
+    click.echo(f"{indexed} indexed, {skipped} skipped")
+    sys.exit(1 if skipped else 0)
 
 
 def _say(text: str) -> None:

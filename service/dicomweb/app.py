@@ -7,8 +7,8 @@ from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
-from flask import Blueprint, Flask, Response, g, jsonify, request, url_for
-from werkzeug.exceptions import HTTPException, NotFound
+from flask import Blueprint, Flask, Response, current_app, g, jsonify, request, url_for
+from werkzeug.exceptions import HTTPException, NotFound, ServiceUnavailable
 from werkzeug.wrappers import Response as WsgiResponse
 
 from service.archive import Archive
@@ -68,7 +68,9 @@ _LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 _log = logging.getLogger(__name__)
 
 
-def create_app(archive: Archive, *, max_request_bytes: int = MAX_REQUEST_BYTES) -> Flask:
+def create_app(
+    archive: Archive | None = None, *, max_request_bytes: int = MAX_REQUEST_BYTES
+) -> Flask:
     """Serve an archive over DICOMweb.
 
     Everything is found under ``/dicomWeb`` and under the path of any Cloud Healthcare DICOM store,
@@ -76,6 +78,8 @@ def create_app(archive: Archive, *, max_request_bytes: int = MAX_REQUEST_BYTES) 
 
     Parameters
     ----------
+    archive
+        Until ``app.extensions["archive"]`` is one, everything is answered 503.
     max_request_bytes
         A longer request is answered with 413. A request is held in memory while it is stored.
     """
@@ -113,6 +117,7 @@ def _prepare(_: str | None, values: dict[str, Any] | None) -> None:
     BadRequest
         If one isn't a UID.
     """
+    archive()  # ends the request here while there is none
     values = values if values is not None else {}
     g.names = {name: values.pop(name) for name in _NAMES if name in values}
     g.base = _with_port(url_for(".GET /studies", _external=True, **g.names)).removesuffix(
@@ -138,6 +143,9 @@ def _with_port(url: str) -> str:
 
 
 def _healthz() -> Response:
+    """Tell that the process is well, which it is while it makes its index, too."""
+    if current_app.extensions["archive"] is None:
+        return jsonify(status="the index is being made anew")
     archive().instances("")  # looks into the index
     return jsonify(status="ok")
 
@@ -153,7 +161,10 @@ def _envelope(code: int, message: str) -> Response:
 def _http_error(error: HTTPException) -> Response | WsgiResponse:
     if error.code is None or error.code < 400:  # a redirect answers for itself
         return error.get_response(request.environ)
-    return _envelope(error.code, error.description or HTTPStatus(error.code).phrase)
+    answer = _envelope(error.code, error.description or HTTPStatus(error.code).phrase)
+    if isinstance(error, ServiceUnavailable):
+        answer.headers["Retry-After"] = str(error.retry_after)
+    return answer
 
 
 def _refusal(error: JpegstowError) -> Response:

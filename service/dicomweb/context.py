@@ -3,14 +3,26 @@
 from typing import cast
 
 from flask import current_app, g
+from werkzeug.exceptions import ServiceUnavailable
 
 from service.archive import Archive
 from service.dicom.json_model import JsonObject
 
 
 def archive() -> Archive:
-    """Return the archive that this application serves."""
-    return cast("Archive", current_app.extensions["archive"])
+    """Return the archive that this application serves.
+
+    Raises
+    ------
+    ServiceUnavailable
+        While it is being opened.
+    """
+    opened = current_app.extensions["archive"]
+    if opened is None:
+        raise ServiceUnavailable(
+            "the archive's index is being made anew from its files", retry_after=30
+        )
+    return cast("Archive", opened)
 
 
 def url(study: str, series: str = "", instance: str = "") -> str:
