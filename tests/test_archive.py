@@ -60,10 +60,11 @@ def count(archive: Archive) -> int:
 def rows(root: Path) -> list[Any]:
     index = sqlite3.connect(root / "index.sqlite")
     columns = {
-        "study": "study_instance_uid, attributes, patient_id, patient_name, study_date",
+        "study": "study_instance_uid, series, instances, modalities, attributes, patient_id,"
+        " patient_name, study_date",
         "series": "series_instance_uid, instances, attributes, modality",
-        "instance": "sop_instance_uid, transfer_syntax_uid, size, sha256, storage_class,"
-        " attributes",
+        "instance": "sop_instance_uid, transfer_syntax_uid, size, sha256, storage_class",
+        "instance_attributes": "fields, attributes",
         "patient_name_token": "token",
     }
     found = [sorted(index.execute(f"SELECT {c} FROM {t}").fetchall()) for t, c in columns.items()]
@@ -192,7 +193,7 @@ def test_deleting_the_last_instance_leaves_no_row_and_no_folder(
     assert [path.name for path in (tmp_path / "instances").iterdir()] == ["9.9"]
     assert archive.delete("9.9") == 1
     assert list((tmp_path / "instances").iterdir()) == []
-    assert rows(tmp_path) == [[], [], [], []]
+    assert rows(tmp_path) == [[], [], [], [], []]
     assert archive.delete("9.9") == 0
 
 

@@ -2,14 +2,17 @@
 
 from collections.abc import Iterator
 from io import BytesIO
+from itertools import chain
 from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
 from flask.testing import FlaskClient
 
-from service.archive import Archive
+from service.archive import Archive, describe
+from service.archive.index import Kept, add
 from service.dicom import multipart, part10
+from service.dicomweb import create_app
 from tests.archive_instances import client_of, dicom_file
 
 BASE = "http://localhost/dicomWeb/studies"
@@ -238,3 +241,47 @@ def test_a_very_long_accept_header_is_refused_unread(client: FlaskClient) -> Non
     response = client.get("/dicomWeb/studies", headers={"Accept": '"' * 2049})
     assert response.status_code == 406
     assert "longer than 2048" in response.get_json()["error"]["message"]
+
+
+@pytest.fixture(scope="module")
+def long(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
+    """Serve one series of 1,101 instances, by rows alone."""
+    archive = Archive(tmp_path_factory.mktemp("long"))
+    with archive._index.writing() as connection:
+        for number in range(1101):
+            file = dicom_file(SOPInstanceUID=f"3.{number}", ImageComments='"0010\n"')
+            description = describe(part10.decode(file))
+            add(connection, description, Kept(1, "", "STANDARD"))
+    yield create_app(archive).test_client()
+    archive.close()
+
+
+@pytest.mark.parametrize("include", ["", "ImageComments", "all"])
+def test_a_long_answer_is_made_while_it_is_sent_and_is_the_same(
+    long: FlaskClient, include: str
+) -> None:
+    parameters = {"includefield": include} if include else {}
+    whole = search(long, "/instances", limit="2000", **parameters)
+    assert uids(whole) == [f"3.{number}" for number in range(1101)]
+    pages = [
+        search(long, "/instances", limit="500", offset=str(offset), **parameters)
+        for offset in (0, 500, 1000)
+    ]
+    assert list(chain.from_iterable(pages)) == whole
+    assert all(list(model) == sorted(model) for model in whole)
+
+
+def test_the_defaults_of_all_instances_are_those_that_are_chosen_one_by_one(
+    client: FlaskClient,
+) -> None:
+    chosen = search(client, "/instances", includefield="00080018")
+    assert search(client, "/instances") == chosen
+    assert all("00081190" in model for model in chosen)
+
+
+def test_the_metadata_of_a_long_series_is_made_while_it_is_sent(long: FlaskClient) -> None:
+    response = long.get("/dicomWeb/studies/1.2.3/metadata")
+    models = response.get_json(force=True)
+    assert len(models) == 1101
+    uri = models[1100]["7FE00010"]["BulkDataURI"]
+    assert uri == f"{BASE}/1.2.3/series/1.2.3.4/instances/3.1100/bulkdata/7FE00010"

@@ -1,16 +1,17 @@
 """The embedded DICOM store: Part 10 files and an index that can always be rebuilt from them."""
 
+from service.archive import fields
 from service.archive.attributes import Description, describe, name_tokens
 from service.archive.deletion import Operation
 from service.archive.files import InstanceUids
 from service.archive.query import SEARCHABLE, AnyPrefix, Between, Condition, Level, OneOf, Query
 from service.archive.rebuilding import Rebuilt
+from service.archive.search import Instance, Listed
 from service.archive.store import (
     AlreadyStored,
     Archive,
     BeingDeleted,
     Conflict,
-    Instance,
     Stored,
     StoreResult,
     rebuild,
@@ -29,6 +30,7 @@ __all__ = [
     "Instance",
     "InstanceUids",
     "Level",
+    "Listed",
     "OneOf",
     "Operation",
     "Query",
@@ -36,6 +38,7 @@ __all__ = [
     "StoreResult",
     "Stored",
     "describe",
+    "fields",
     "name_tokens",
     "rebuild",
 ]

@@ -7,39 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from pydicom import DataElement, Dataset
-from pydicom.datadict import tag_for_keyword
 
+from service.archive import fields
+from service.archive.fields import part
 from service.archive.files import InstanceUids
 from service.dicom.json_model import BINARY, JsonObject, dumps
 from service.dicom.uid import is_uid
 from service.errors import BadRequest
-
-
-def _tags(keywords: str) -> frozenset[str]:
-    return frozenset(f"{tag_for_keyword(keyword):08X}" for keyword in keywords.split())
-
-
-# The attributes of the Patient and Study information entities: PS3.3 C.7.1.1, C.7.2.1, C.7.2.2.
-_STUDY = _tags(
-    "SpecificCharacterSet TimezoneOffsetFromUTC PatientName PatientID IssuerOfPatientID"
-    " PatientBirthDate PatientBirthTime PatientSex OtherPatientIDsSequence OtherPatientNames"
-    " EthnicGroup PatientComments StudyInstanceUID StudyDate StudyTime AccessionNumber"
-    " IssuerOfAccessionNumberSequence ReferringPhysicianName StudyID StudyDescription"
-    " PhysiciansOfRecord NameOfPhysiciansReadingStudy ProcedureCodeSequence"
-    " AdmittingDiagnosesDescription PatientAge PatientSize PatientWeight Occupation"
-    " AdditionalPatientHistory AdmissionID"
-)
-
-# The attributes of the Series and Equipment information entities: PS3.3 C.7.3.1, C.7.5.1.
-_SERIES = _tags(
-    "SpecificCharacterSet TimezoneOffsetFromUTC StudyInstanceUID Modality SeriesInstanceUID"
-    " SeriesNumber Laterality SeriesDate SeriesTime SeriesDescription SeriesDescriptionCodeSequence"
-    " PerformingPhysicianName OperatorsName ProtocolName BodyPartExamined PatientPosition"
-    " PerformedProcedureStepStartDate PerformedProcedureStepStartTime PerformedProcedureStepID"
-    " PerformedProcedureStepDescription RequestAttributesSequence Manufacturer InstitutionName"
-    " InstitutionAddress InstitutionalDepartmentName StationName ManufacturerModelName"
-    " DeviceSerialNumber SoftwareVersions"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +24,8 @@ class Description:
     ----------
     study, series, instance
         The attributes at each level, as DICOM JSON text without bulk data.
+    fields
+        What a search for all instances answers by default: see `fields.result`.
     name_tokens
         What a fuzzy search for the PatientName finds.
     """
@@ -60,6 +36,7 @@ class Description:
     study: str
     series: str
     instance: str
+    fields: str
     name_tokens: frozenset[str]
 
 
@@ -81,19 +58,17 @@ def describe(dataset: Dataset) -> Description:
     try:
         model = without_bulk_data(dataset)
         study, series, instance = (
-            dumps(level).decode() for level in (_part(model, _STUDY), _part(model, _SERIES), model)
+            dumps(level).decode()
+            for level in (part(model, fields.STUDY), part(model, fields.SERIES), model)
         )
+        listed = fields.result(model)
     except (RecursionError, TypeError, ValueError) as error:
         raise BadRequest("the data set can't be put into DICOM JSON", reason="json") from error
     names = model.get("00100010", {}).get("Value", [])
     named = [name.values() for name in names if isinstance(name, dict)]
     groups = [group for groups in named for group in groups if isinstance(group, str)]
     tokens = name_tokens(" ".join(groups))
-    return Description(uids, sop_class, transfer_syntax, study, series, instance, tokens)
-
-
-def _part(model: JsonObject, tags: frozenset[str]) -> JsonObject:
-    return {tag: element for tag, element in model.items() if tag in tags}
+    return Description(uids, sop_class, transfer_syntax, study, series, instance, listed, tokens)
 
 
 def name_tokens(name: str) -> frozenset[str]:

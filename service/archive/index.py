@@ -32,20 +32,16 @@ def add(connection: sqlite3.Connection, description: Description, kept: Kept) ->
         " SELECT id, ?, ? FROM study WHERE study_instance_uid = ? ON CONFLICT DO NOTHING",
         (series, description.series, study),
     )
-    connection.execute(
+    (row,) = connection.execute(
         "INSERT INTO instance (series, sop_instance_uid, sop_class_uid, transfer_syntax_uid,"
-        " size, sha256, storage_class, attributes)"
-        " SELECT series.id, ?, ?, ?, ?, ?, ?, ? FROM series JOIN study ON study.id = series.study"
-        " WHERE study_instance_uid = ? AND series_instance_uid = ?",
-        (
-            instance,
-            description.sop_class,
-            description.transfer_syntax,
-            *kept,
-            description.instance,
-            study,
-            series,
-        ),
+        " size, sha256, storage_class)"
+        " SELECT series.id, ?, ?, ?, ?, ?, ? FROM series JOIN study ON study.id = series.study"
+        " WHERE study_instance_uid = ? AND series_instance_uid = ? RETURNING id",
+        (instance, description.sop_class, description.transfer_syntax, *kept, study, series),
+    ).fetchone()
+    connection.execute(
+        "INSERT INTO instance_attributes VALUES (?, ?, ?)",
+        (row, description.fields, description.instance),
     )
 
 
@@ -77,5 +73,5 @@ def remove(
 
 def clear(connection: sqlite3.Connection) -> None:
     """Delete all rows that can be rebuilt from the files."""
-    for table in ("instance", "series", "patient_name_token", "study"):
+    for table in ("instance_attributes", "instance", "series", "patient_name_token", "study"):
         connection.execute(f"DELETE FROM {table}")  # noqa: S608 - a constant

@@ -8,27 +8,25 @@ replaced by the next store of that instance. How things are deleted, `deletion` 
 """
 
 import hashlib
-import json
-import sqlite3
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 from pydicom import Dataset
 
 from service.archive import index as rows
-from service.archive import rebuilding
+from service.archive import rebuilding, search
 from service.archive.attributes import Description, describe
 from service.archive.deletion import Deletions, Operation
 from service.archive.files import InstanceUids, class_path
 from service.archive.finisher import Finisher
 from service.archive.index import Kept
-from service.archive.query import Query, sql
+from service.archive.query import Query
 from service.archive.rebuilding import Rebuilt
 from service.archive.sameness import same_content
 from service.archive.schema import VERSION
+from service.archive.search import Instance, Listed, find
 from service.database import Database
 from service.dicom import part10
 from service.dicom.codestream import Buffer
@@ -67,18 +65,6 @@ class BeingDeleted:
 
 
 StoreResult = Stored | AlreadyStored | Conflict | BeingDeleted
-
-
-class Instance(NamedTuple):
-    """The row of a stored instance; `attributes` is DICOM JSON text, `size` is in bytes."""
-
-    uids: InstanceUids
-    sop_class: str
-    transfer_syntax: str
-    size: int
-    sha256: str
-    storage_class: str
-    attributes: str
 
 
 class Archive:
@@ -183,7 +169,7 @@ class Archive:
         ):
             if self._is_being_deleted(description.uids):
                 return False
-            if _find(connection, *description.uids):
+            if find(connection, *description.uids):
                 if target.exists():
                     return False
                 rows.remove(connection, *description.uids)
@@ -214,7 +200,7 @@ class Archive:
         if description is None or not _is_same_file(self.path(description.uids), leftover):
             return
         with self._index.writing() as connection:
-            if not _find(connection, *description.uids):
+            if not find(connection, *description.uids):
                 target = self.path(description.uids)
                 rows.add(connection, description, rebuilding.kept(data, target))
 
@@ -223,14 +209,19 @@ class Archive:
     ) -> list[Instance]:
         """Return the instances of a study, a series, or the one instance, as they arrived."""
         with self._index.reading() as connection:
-            return _find(connection, study, series, instance)
+            return find(connection, study, series, instance)
 
     def search(self, query: Query) -> list[JsonObject]:
         """Return the attributes of what matches, with ModalitiesInStudy and the counts."""
-        statement, parameters = sql(query)
-        with self._index.reading() as connection:
-            found = connection.execute(statement, parameters).fetchall()
-        return [_model(*row) for row in found]
+        return list(self.found(query))
+
+    def found(self, query: Query) -> Iterator[JsonObject]:
+        """Yield what `search` returns, some hundreds at a time."""
+        return search.models(self._index, query)
+
+    def listed(self, query: Query) -> Iterator[Listed]:
+        """Yield of each instance that matches what a search answers by default."""
+        return search.listed(self._index, query)
 
     def delete(self, study: str, series: str | None = None, instance: str | None = None) -> int:
         """Delete a study, a series or an instance; return how many instances it were."""
@@ -312,45 +303,3 @@ def rebuild(root: Path, told: Callable[[Rebuilt], None] = lambda _: None) -> Reb
 
 def _is_same_file(one: Path, other: Path) -> bool:
     return one.exists() and one.samefile(other)
-
-
-def _find(
-    connection: sqlite3.Connection, study: str, series: str | None, instance: str | None
-) -> list[Instance]:
-    """Look up by UIDs, each of which narrows the search through its own index."""
-    statement = (
-        "SELECT study_instance_uid, series_instance_uid, sop_instance_uid, sop_class_uid,"
-        " transfer_syntax_uid, size, sha256, storage_class, instance.attributes FROM study"
-        " JOIN series ON series.study = study.id JOIN instance ON instance.series = series.id"
-        " WHERE study_instance_uid = ?"
-    )
-    parameters = [study]
-    for column, uid in (("series_instance_uid", series), ("sop_instance_uid", instance)):
-        if uid is not None:
-            statement += f" AND {column} = ?"
-            parameters.append(uid)
-    found = connection.execute(statement + " ORDER BY instance.id", parameters)
-    return [Instance(InstanceUids(*row[:3]), *row[3:]) for row in found]
-
-
-def _model(
-    attributes: str,
-    modalities: str | None = None,
-    study_series: int = 0,
-    study_instances: int = 0,
-    *series: str | int,
-) -> JsonObject:
-    """Merge the columns of one search result into one DICOM JSON object."""
-    model: JsonObject = json.loads(attributes)
-    if modalities is None:
-        return model
-    # A Modality that is a sequence is an object here.
-    if found := sorted(name for name in json.loads(modalities) if isinstance(name, str)):
-        model["00080061"] = {"vr": "CS", "Value": found}
-    model["00201206"] = {"vr": "IS", "Value": [study_series]}
-    model["00201208"] = {"vr": "IS", "Value": [study_instances]}
-    if series:
-        text, count = series
-        model |= json.loads(str(text))
-        model["00201209"] = {"vr": "IS", "Value": [count]}
-    return model

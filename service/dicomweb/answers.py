@@ -4,7 +4,7 @@ import errno
 import logging
 import secrets
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from itertools import chain, islice
 
 from flask import Response
 
@@ -17,19 +17,37 @@ from service.errors import JpegstowError
 
 _log = logging.getLogger(__name__)
 
+_AT_ONCE = 500  # items
+
 JSON = Offer("application/dicom+json")
 XML = Offer("application/dicom+xml")
 XML_PARTS = Offer("application/dicom+xml", multipart=True)
 
 
-def data_sets(models: Sequence[JsonObject], offer: Offer) -> Response:
+def data_sets(models: Iterable[JsonObject], offer: Offer) -> Response:
     """Answer with data sets: a JSON array, or one XML document per part (PS3.18 8.7.3.2)."""
     if offer == JSON:
-        return Response(dumps(list(models)), content_type=JSON.media_type)
-    if not models:
-        return Response(status=204)
+        return json_array(map(dumps, models))
     headers = {"Content-Type": XML.media_type}
-    return parts([multipart.Part(headers, Codestream((to_xml(model),))) for model in models], offer)
+    bodies = [multipart.Part(headers, Codestream((to_xml(model),))) for model in models]
+    return parts(bodies, offer) if bodies else Response(status=204)
+
+
+def json_array(items: Iterable[bytes]) -> Response:
+    """Answer with an array of JSON texts; a long one is made while it is sent."""
+    left = iter(items)
+    first = b",".join(islice(left, _AT_ONCE))
+    following = next(left, None)
+    if following is None:
+        return Response(b"[" + first + b"]", content_type=JSON.media_type)
+    pieces = chain([b"[" + first], _joined(chain([following], left)), [b"]"])
+    return Response(begun(pieces), content_type=JSON.media_type)
+
+
+def _joined(items: Iterator[bytes]) -> Iterator[bytes]:
+    """Yield a hundred items at a time, each behind a comma."""
+    while some := list(islice(items, 100)):
+        yield b"," + b",".join(some)
 
 
 def parts(bodies: Sequence[multipart.Part], offer: Offer) -> Response:

@@ -27,7 +27,12 @@ def archive() -> Archive:
 
 def url(study: str, series: str = "", instance: str = "") -> str:
     """Return the absolute URL of a study, series or instance, on the base that was asked."""
-    path = f"{g.base}/studies/{study}"
+    return url_of(g.base, study, series, instance)
+
+
+def url_of(base: str, study: str, series: str = "", instance: str = "") -> str:
+    """Return the URL of a study, series or instance on a base."""
+    path = f"{base}/studies/{study}"
     path += f"/series/{series}" if series else ""
     return path + (f"/instances/{instance}" if instance else "")
 

@@ -1,10 +1,12 @@
 """Search (PS3.18 10.6) within the limits of the Cloud Healthcare API."""
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
-from flask import Response, request
+from flask import Response, g, request
 from pydicom.datadict import keyword_dict, keyword_for_tag
 
 from service.archive import (
@@ -13,15 +15,17 @@ from service.archive import (
     Between,
     Condition,
     Level,
+    Listed,
     OneOf,
     Query,
+    fields,
     name_tokens,
 )
-from service.dicom.json_model import JsonObject
+from service.dicom.json_model import JsonObject, dumps
 from service.dicom.uid import is_uid
 from service.dicomweb.accept import choose
-from service.dicomweb.answers import JSON, XML_PARTS, data_sets
-from service.dicomweb.context import absolute, archive, url
+from service.dicomweb.answers import JSON, XML_PARTS, data_sets, json_array
+from service.dicomweb.context import absolute, archive, url_of
 from service.errors import BadRequest
 
 _OWN = frozenset({"limit", "offset", "includefield", "fuzzymatching"})
@@ -43,66 +47,64 @@ LIMITS: dict[Level, tuple[int, int]] = {
 }
 
 
-def _tags(keywords: str) -> frozenset[str]:
-    return frozenset(f"{keyword_dict[keyword]:08X}" for keyword in keywords.split())
-
-
-# PS3.18 Tables 10.6.3-3, 10.6.3-4 and 10.6.3-5, without InstanceAvailability: all is online.
-_STUDY_FIELDS = _tags(
-    "SpecificCharacterSet StudyDate StudyTime AccessionNumber"
-    " ModalitiesInStudy ReferringPhysicianName TimezoneOffsetFromUTC RetrieveURL PatientName"
-    " PatientID PatientBirthDate PatientSex StudyInstanceUID StudyID"
-    " NumberOfStudyRelatedSeries NumberOfStudyRelatedInstances"
-)
-_SERIES_FIELDS = _tags(
-    "SpecificCharacterSet Modality TimezoneOffsetFromUTC SeriesDescription RetrieveURL"
-    " StudyInstanceUID SeriesInstanceUID SeriesNumber NumberOfSeriesRelatedInstances"
-    " PerformedProcedureStepStartDate PerformedProcedureStepStartTime"
-    " RequestAttributesSequence"
-)
-_INSTANCE_FIELDS = _tags(
-    "SpecificCharacterSet SOPClassUID SOPInstanceUID"
-    " TimezoneOffsetFromUTC RetrieveURL StudyInstanceUID SeriesInstanceUID InstanceNumber"
-    " NumberOfFrames Rows Columns BitsAllocated"
-)
-
 _DATE_RANGE = re.compile(r"([0-9]{8})?-([0-9]{8})?")
 
 
 def search_studies() -> Response:
     """Answer ``/studies``."""
-    return _search("study", _STUDY_FIELDS)
+    return _search("study", fields.STUDY_RESULT)
 
 
 def search_series(study: str | None = None) -> Response:
     """Answer ``/series`` and ``/studies/{study}/series``."""
-    fields = _SERIES_FIELDS if study else _SERIES_FIELDS | _STUDY_FIELDS
-    return _search("series", fields, StudyInstanceUID=study)
+    wanted = fields.SERIES_RESULT if study else fields.SERIES_RESULT | fields.STUDY_RESULT
+    return _search("series", wanted, StudyInstanceUID=study)
 
 
 def search_instances(study: str | None = None, series: str | None = None) -> Response:
     """Answer ``/instances`` of everything, of a study and of a series."""
-    fields = _INSTANCE_FIELDS
-    fields |= frozenset() if series else _SERIES_FIELDS
-    fields |= frozenset() if study else _STUDY_FIELDS
-    return _search("instance", fields, StudyInstanceUID=study, SeriesInstanceUID=series)
+    wanted = fields.INSTANCE_RESULT
+    wanted |= frozenset() if series else fields.SERIES_RESULT
+    wanted |= frozenset() if study else fields.STUDY_RESULT
+    return _search("instance", wanted, StudyInstanceUID=study, SeriesInstanceUID=series)
 
 
-def _search(level: Level, fields: frozenset[str], **path: str | None) -> Response:
+def _search(level: Level, wanted: frozenset[str], **path: str | None) -> Response:
     offer = choose(request.headers.get("Accept"), (JSON, XML_PARTS))
     asked = _read(level)
     within = tuple(OneOf(keyword, (uid,)) for keyword, uid in path.items() if uid)
-    found = archive().search(Query(level, within + asked.conditions, asked.limit, asked.offset))
-    wanted = None if "all" in asked.include else fields | asked.include
-    return data_sets([_result(model, wanted) for model in found], offer)
+    query = Query(level, within + asked.conditions, asked.limit, asked.offset)
+    if level == "instance" and not within and not asked.include and offer == JSON:
+        return json_array(map(partial(_listed, g.base), archive().listed(query)))
+    chosen = None if "all" in asked.include else wanted | asked.include
+    base = g.base  # the request is over when the last of them are made
+    found = (_result(base, model, chosen) for model in archive().found(query))
+    return data_sets(found, offer)
 
 
-def _result(model: JsonObject, fields: frozenset[str] | None) -> JsonObject:
+def _listed(base: str, found: Listed) -> bytes:
+    """Return the default fields of an instance, with its URL, as JSON.
+
+    Bulk data among them has URLs that are to be completed; there hardly ever is any.
+    """
+    before, behind = found.fields.split("\n")
+    url = dumps({fields.RETRIEVE_URL: _url(base, *found.uids)})[1:-1].decode()
+    text = "{" + ",".join(filter(None, (before, url, behind))) + "}"
+    if '"BulkDataURI"' in text:
+        return dumps(absolute(json.loads(text), url_of(base, *found.uids)))
+    return text.encode()
+
+
+def _url(base: str, *uids: str) -> JsonObject:
+    return {"vr": "UR", "Value": [url_of(base, *uids)]}
+
+
+def _result(base: str, model: JsonObject, wanted: frozenset[str] | None) -> JsonObject:
     """Return the fields of one match (all, if None), with its URL."""
     uids = [model[tag]["Value"][0] for tag in ("0020000D", "0020000E", "00080018") if tag in model]
-    model["00081190"] = {"vr": "UR", "Value": [url(*uids)]}
-    absolute(model, url(*uids))
-    return {tag: model[tag] for tag in sorted(model) if fields is None or tag in fields}
+    model[fields.RETRIEVE_URL] = _url(base, *uids)
+    absolute(model, url_of(base, *uids))
+    return {tag: model[tag] for tag in sorted(model) if wanted is None or tag in wanted}
 
 
 @dataclass(frozen=True, slots=True)

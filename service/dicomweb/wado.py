@@ -7,10 +7,11 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flask import Response, request, send_file
+from flask import Response, g, request, send_file
 from pydicom import Dataset
 from werkzeug.exceptions import NotFound
 
@@ -21,7 +22,7 @@ from service.dicomweb import frames as pixels
 from service.dicomweb import transcoded
 from service.dicomweb.accept import Offer, choose
 from service.dicomweb.answers import JSON, XML_PARTS, begun, data_sets, streamed
-from service.dicomweb.context import absolute, archive, url
+from service.dicomweb.context import absolute, archive, url, url_of
 from service.dicomweb.rendered import JPEG, PNG, read_viewport, render
 from service.errors import BadRequest
 
@@ -102,8 +103,9 @@ def metadata(study: str, series: str | None = None, instance: str | None = None)
     """Answer with the attributes of every instance; binary values are BulkDataURIs."""
     found = _stored(study, series, instance)
     offer = choose(request.headers.get("Accept"), (JSON, XML_PARTS))
-    models = (absolute(json.loads(row.attributes), url(*row.uids)) for row in found)
-    return data_sets(list(models), offer)
+    of_base = partial(url_of, g.base)  # the request is over when the last of them are made
+    models = (absolute(json.loads(row.attributes), of_base(*row.uids)) for row in found)
+    return data_sets(models, offer)
 
 
 def rendered(study: str, series: str, instance: str, frames: str = "") -> Response:
