@@ -14,10 +14,19 @@ class Database:
     the first use, so a `Database` may be made before a server forks its workers.
     """
 
-    def __init__(self, path: Path, patience: float = 60.0) -> None:
-        """Take a file that may not be there yet; `patience` is in seconds."""
+    def __init__(self, path: Path, patience: float = 60.0, mapped: int = 0) -> None:
+        """Take a file that may not be there yet.
+
+        Parameters
+        ----------
+        patience
+            In seconds.
+        mapped
+            How many bytes of the file are read through memory that all connections share.
+        """
         self._path = path
         self._patience = patience
+        self._mapped = mapped
         self._idle: deque[sqlite3.Connection] = deque()
 
     @contextmanager
@@ -58,4 +67,5 @@ class Database:
         )
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")
+        connection.execute(f"PRAGMA mmap_size = {self._mapped}")
         return connection

@@ -136,7 +136,11 @@ def _by_one(query: Query, leader: OneOf | Between) -> Sql:
 
 
 def _by_name(query: Query, leader: AnyPrefix) -> Sql:
-    """Find by the tokens of names, in the order of the studies."""
+    """Find by the tokens of names, in the order of the studies.
+
+    The inner query puts them in order, and the joins of the outer one keep to it. To ask for that
+    order again would have SQLite sort everything before it gives the first row.
+    """
     others = [condition for condition in query.conditions if condition is not leader]
     clauses = [_clause(condition, leads=False) for condition in others]
     studies, ends = _named(leader)
@@ -144,8 +148,7 @@ def _by_name(query: Query, leader: AnyPrefix) -> Sql:
         return studies, ends
     tables = [f"({studies}) AS named", "study ON study.id = named.study"]
     tables += [_JOINS[table] for table in _TABLES[1 : _TABLES.index(query.level) + 1]]
-    order = [f"{table}.id" for table in _TABLES[: _TABLES.index(query.level) + 1]]
-    found, values = _select(query.level, " CROSS JOIN ".join(tables), clauses, order)
+    found, values = _select(query.level, " CROSS JOIN ".join(tables), clauses)
     return found, ends + values
 
 
@@ -167,10 +170,10 @@ def _column(condition: Condition) -> str:
     return "study.id" if isinstance(condition, AnyPrefix) else _INSTANCE[condition.keyword]
 
 
-def _select(level: Level, tables: str, clauses: Sequence[Sql], order: Sequence[str]) -> Sql:
+def _select(level: Level, tables: str, clauses: Sequence[Sql], order: Sequence[str] = ()) -> Sql:
     where = " AND ".join(clause for clause, _ in clauses) or "TRUE"
-    ordered = ", ".join(order)
-    statement = f"SELECT {level}.id FROM {tables} WHERE {where} ORDER BY {ordered}"  # noqa: S608
+    ordered = f" ORDER BY {', '.join(order)}" if order else ""
+    statement = f"SELECT {level}.id FROM {tables} WHERE {where}{ordered}"  # noqa: S608
     return statement, [value for _, values in clauses for value in values]
 
 

@@ -35,6 +35,8 @@ from service.dicom.uid import is_uid
 from service.durable import flush_folder, incoming, locked, opening, publish_kept
 from service.errors import ArchiveInUse, BadRequest
 
+_MAPPED = 1 << 30  # bytes
+
 
 @dataclass(frozen=True, slots=True)
 class Stored:
@@ -85,7 +87,7 @@ class Archive:
         for folder in (self._root, self._instances, self._root / "incoming"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         flush_folder(self._root)
-        self._index = Database(self._root / "index.sqlite")
+        self._index = Database(self._root / "index.sqlite", mapped=_MAPPED)
         self._deletions = Deletions(self._root, self._index)
         self._finisher = Finisher()
         with opening(self._root / "alive.lock") as (self._alive, alone):
