@@ -31,6 +31,7 @@ _ALLOCATOR: Final = {
 }
 _START: Final = 30.0  # seconds that a process may take until it answers
 _POLL: Final = 0.1
+_LONGEST: Final = "8190"  # characters of a URL and of a header; gunicorn allows no more
 _PR_SET_PDEATHSIG: Final = 1
 
 
@@ -45,7 +46,11 @@ def archive_command(settings: Settings) -> list[str]:
     """Return the command line of the embedded archive: one process, since it is one index."""
     bind = f"127.0.0.1:{settings.archive_port}"
     threads = ["--threads", str(settings.workers * settings.threads)]
-    return [*_gunicorn(bind), "--workers", "1", *threads, "service.wsgi:archive()"]
+    # What isn't a request, and who stands still, are answered by the archive's own worker.
+    worker = ["--worker-class", "service.dicomweb.worker.Worker"]
+    limits = ["--limit-request-line", _LONGEST, "--limit-request-field_size", _LONGEST]
+    options = ["--workers", "1", *threads, *worker, *limits]
+    return [*_gunicorn(bind), *options, "service.wsgi:archive()"]
 
 
 def retry_command() -> list[str]:

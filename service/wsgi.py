@@ -34,9 +34,13 @@ def archive() -> Flask:
     telemetry.silence_pydicom()
     with uncollected():
         from service.dicomweb import create_app  # noqa: PLC0415
+        from service.dicomweb.body import SILENCE, Readers  # noqa: PLC0415
 
-        app = create_app()
-        open_archive(app, settings.load().data_dir / "archive", _AT_ONCE)
+        current = settings.load()
+        # Two threads are left for what has no body.
+        readers = Readers(max(1, current.workers * current.threads - 2), SILENCE)
+        app = create_app(readers=readers)
+        open_archive(app, current.data_dir / "archive", _AT_ONCE)
         return app
 
 

@@ -14,10 +14,13 @@ from werkzeug.wrappers import Response as WsgiResponse
 from service.archive import Archive
 from service.dicom.uid import is_uid
 from service.dicomweb import delete, qido, storage_info, stow, wado
+from service.dicomweb.body import SILENCE, Readers
 from service.dicomweb.context import archive
+from service.dicomweb.envelope import envelope
 from service.errors import BadRequest, JpegstowError
 
 MAX_REQUEST_BYTES = 256 * 2**20
+_READERS = 14
 
 _STUDY = "/studies/<study>"
 _SERIES = f"{_STUDY}/series/<series>"
@@ -56,20 +59,16 @@ _PREFIXES = {
 }
 _NAMES = ("version", "project", "location", "dataset", "store")
 
-# google.rpc.Code where it has a name for the status; the status's own name elsewhere.
-_RPC_STATUS = {
-    400: "INVALID_ARGUMENT",
-    500: "INTERNAL",
-    503: "UNAVAILABLE",
-}
-
 _LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]"})
 
 _log = logging.getLogger(__name__)
 
 
 def create_app(
-    archive: Archive | None = None, *, max_request_bytes: int = MAX_REQUEST_BYTES
+    archive: Archive | None = None,
+    *,
+    max_request_bytes: int = MAX_REQUEST_BYTES,
+    readers: Readers | None = None,
 ) -> Flask:
     """Serve an archive over DICOMweb.
 
@@ -82,10 +81,13 @@ def create_app(
         Until ``app.extensions["archive"]`` is one, everything is answered 503.
     max_request_bytes
         A longer request is answered with 413. A request is held in memory while it is stored.
+    readers
+        How many bodies are read at once; by default so many as the default settings allow.
     """
     app = Flask("service.dicomweb", static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = max_request_bytes
     app.extensions["archive"] = archive
+    app.extensions["readers"] = readers or Readers(_READERS, SILENCE)
     resources = _resources()
     for name, prefix in _PREFIXES.items():
         app.register_blueprint(resources, url_prefix=prefix, name=name)
@@ -152,8 +154,7 @@ def _healthz() -> Response:
 
 def _envelope(code: int, message: str) -> Response:
     """Return the error form of Google's APIs."""
-    status = _RPC_STATUS.get(code) or HTTPStatus(code).name
-    response = jsonify(error={"code": code, "message": message, "status": status})
+    response = jsonify(envelope(code, message))
     response.status_code = code
     return response
 

@@ -8,7 +8,7 @@ from werkzeug.exceptions import UnsupportedMediaType
 from service.archive import AlreadyStored, BeingDeleted, Conflict, describe
 from service.dicom import multipart, part10
 from service.dicom.codestream import Buffer
-from service.dicomweb import stow_json
+from service.dicomweb import body, stow_json
 from service.dicomweb.accept import Offer, choose
 from service.dicomweb.answers import JSON, XML
 from service.dicomweb.context import archive
@@ -60,31 +60,19 @@ def _instances() -> Iterator[Instance]:
     media_type, parameters = multipart.parse_media_type(content_type)
     kind = parameters.get("type", "").lower()
     if media_type == _DICOM:
-        body = _body()
-        if not body:
+        whole = body.read()
+        if not whole:
             raise BadRequest("the request has no body")
-        return iter([(body,)])
+        return iter([(whole,)])
     if media_type != "multipart/related" or kind not in (_DICOM, _DICOM_JSON):
         raise UnsupportedMediaType(
             f'only {_DICOM}, multipart/related; type="{_DICOM}" and multipart/related;'
             f' type="{_DICOM_JSON}" can be stored'
         )
-    parts = multipart.decode(_body(), content_type)
+    parts = multipart.decode(body.read(), content_type)
     if not parts:
         raise BadRequest("the multipart body has no part", reason="multipart")
     return stow_json.read(parts) if kind == _DICOM_JSON else _files(parts)
-
-
-def _body() -> bytes:
-    """Read the body; a server that has unchunked it ends it where the connection breaks."""
-    body = request.get_data(cache=False)
-    if request.content_length not in (None, len(body)):
-        raise BadRequest(
-            f"the body ends at byte {len(body)} of {request.content_length}",
-            reason="truncated",
-            mend="send the whole body",
-        )
-    return body
 
 
 def _files(parts: list[multipart.Part]) -> Iterator[Instance]:
