@@ -5,7 +5,7 @@ import fcntl
 import os
 import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -17,9 +17,9 @@ _NO_LINKS: Final = {errno.EPERM, errno.EMLINK, errno.ENOTSUP, errno.ENOSYS, errn
 
 
 @contextmanager
-def incoming(folder: Path, pieces: Iterable[Buffer]) -> Iterator[Path]:
+def incoming(folder: Path, pieces: Iterable[Buffer], suffix: str = "") -> Iterator[Path]:
     """Write pieces to a new file and flush it to the disk; whoever wants to keep it renames it."""
-    descriptor, name = tempfile.mkstemp(dir=folder)
+    descriptor, name = tempfile.mkstemp(suffix, dir=folder)
     path = Path(name)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -116,3 +116,24 @@ def opening(path: Path) -> Iterator[tuple[BinaryIO, bool]]:
     except BaseException:
         file.close()
         raise
+
+
+@contextmanager
+def sharing(folder: Path, tidy: Callable[[], None]) -> Iterator[None]:
+    """Share a folder with other processes by its own lock; tidy it up first if nobody else has it.
+
+    Where folders can't be locked, as on some network disks, none is tidied up.
+    """
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        with suppress(OSError):
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                pass
+            else:
+                tidy()
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)

@@ -2,8 +2,8 @@
 
 import csv
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from glob import glob, has_magic
 from pathlib import Path
@@ -13,10 +13,15 @@ from service.dicom import attributes, part10
 from service.dicom.outcome import Conflict, Rejected, Stored, Unavailable, Verdict
 from service.errors import BadAttribute, BadRequest, JpegstowError
 from service.ingest import Rules, Upload, digest_of, ingest, request_name
+from service.parallel import at_once
+from service.patience import Pause, patiently
 from service.store import DicomwebStore
 
 JPEG_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".jpe", ".jfif"})
 DICOM_SUFFIXES: Final = frozenset({".dcm", ".dicom"})
+
+GOOD: Final = frozenset({"stored", "already stored"})
+"""The outcomes of what a store has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +42,23 @@ class Sent:
     sop_instance_uid: str = ""
 
 
-def find(patterns: Iterable[str]) -> Iterator[Path]:
-    """Yield the files of paths, folders and globs; `**` reaches into folders.
+def is_sendable(path: Path) -> bool:
+    """Tell whether a file in a folder is a JPEG or a DICOM file, by its name."""
+    return path.suffix.lower() in JPEG_SUFFIXES | DICOM_SUFFIXES
+
+
+def is_ready(path: Path) -> bool:
+    """Tell whether a file in a folder is a DICOM file, by its name or by its content."""
+    if path.suffix.lower() in DICOM_SUFFIXES:
+        return True
+    with path.open("rb") as file:
+        return file.read(132)[128:] == b"DICM"
+
+
+def find(
+    patterns: Iterable[str], in_folders: Callable[[Path], bool] = is_sendable
+) -> Iterator[Path]:
+    """Yield the files of paths, folders and globs; `**` reaches into folders, as in ``./**.dcm``.
 
     Raises
     ------
@@ -48,10 +68,10 @@ def find(patterns: Iterable[str]) -> Iterator[Path]:
     for pattern in patterns:
         path = Path(pattern)
         if path.is_dir():
-            suffixes = JPEG_SUFFIXES | DICOM_SUFFIXES
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in suffixes)
+            found = sorted(p for p in path.rglob("*") if p.is_file() and in_folders(p))
         elif has_magic(pattern) and not path.exists():
-            found = [Path(name) for name in sorted(glob(pattern, recursive=True))]  # noqa: PTH207 - absolute too
+            deep = re.sub(r"\*\*(?![/\\]|$)", "**/*", pattern)  # Python's ** is a whole step
+            found = [Path(name) for name in sorted(glob(deep, recursive=True))]  # noqa: PTH207 - absolute too
         else:
             found = [path] if path.is_file() else []
         if not found:
@@ -136,8 +156,7 @@ def send_all(
     jobs: int,
 ) -> Iterator[Sent]:
     """Send files, `jobs` at a time; yield what became of each as it ends, in their order."""
-    with ThreadPoolExecutor(jobs) as pool:
-        yield from pool.map(send, items)
+    return at_once(send, items, jobs)
 
 
 def sender(rules: Rules, store: DicomwebStore, template: str) -> Callable[[Item], Sent]:
@@ -146,7 +165,7 @@ def sender(rules: Rules, store: DicomwebStore, template: str) -> Callable[[Item]
     def send(item: Item) -> Sent:
         try:
             data = item.path.read_bytes()
-            if _is_dicom(item.path, data):
+            if is_dicom(item.path, data):
                 return _send_file(item, data, store)
             return _send_jpeg(item, data, rules, store, template)
         except OSError as error:
@@ -157,18 +176,45 @@ def sender(rules: Rules, store: DicomwebStore, template: str) -> Callable[[Item]
     return send
 
 
-def _is_dicom(path: Path, data: bytes) -> bool:
+def storer(store: DicomwebStore, pause: Pause) -> Callable[[Item], Sent]:
+    """Return the function that stores one ready DICOM file, patiently; it takes nothing else."""
+
+    def send(item: Item) -> Sent:
+        try:
+            data = item.path.read_bytes()
+            if not is_dicom(item.path, data):
+                return Sent(
+                    item.path, "refused", "it isn't a DICOM file; `jpegstow send` takes JPEGs"
+                )
+            name = _name_of(data)
+            verdict = patiently(lambda: store.store_file(data, name), pause)
+            return _sent(item.path, verdict, name)
+        except OSError as error:
+            return Sent(item.path, "unreadable", type(error).__name__)
+        except JpegstowError as error:
+            return Sent(item.path, "refused", str(error))
+
+    return send
+
+
+def is_dicom(path: Path, data: bytes) -> bool:
+    """Tell whether a file is a ready DICOM file, by its content or by its name."""
     return data[128:132] == b"DICM" or path.suffix.lower() in DICOM_SUFFIXES
 
 
 def _send_file(item: Item, data: bytes, store: DicomwebStore) -> Sent:
     if item.said:
         raise BadRequest("attributes can't be set in a ready DICOM file", where=str(item.path))
-    dataset = part10.decode(data)
-    name = str(dataset.get("SOPInstanceUID", ""))
+    name = _name_of(data)
+    return _sent(item.path, store.store_file(data, name), name)
+
+
+def _name_of(data: bytes) -> str:
+    """Return the SOP Instance UID of a DICOM file."""
+    name = str(part10.decode(data).get("SOPInstanceUID", ""))
     if not name:
         raise BadRequest("the DICOM file has no SOP Instance UID")
-    return _sent(item.path, store.store_file(data, name), name)
+    return name
 
 
 def _send_jpeg(item: Item, data: bytes, rules: Rules, store: DicomwebStore, template: str) -> Sent:

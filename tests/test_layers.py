@@ -10,6 +10,7 @@ import pytest
 SERVICE = Path(__file__).parents[1] / "service"
 LEAVES = {"errors", "settings", "setting_texts", "telemetry"}
 KEEPING = {"database", "durable"}
+ASKING = {"parallel", "patience", "store"}
 LINE = LEAVES | {"dicom", "ingest"}
 MAY_IMPORT = {
     "__init__": set(),
@@ -22,10 +23,13 @@ MAY_IMPORT = {
     "dicom": {"errors", "dicom"},
     "database": set(),
     "durable": {"dicom"},
+    "parallel": set(),
+    "patience": {"dicom"},
+    "terminal": set(),
     "ingest": LINE,
-    "store": LINE | {"store"},
+    "store": LINE | {"patience", "store"},
     "archive": LEAVES | KEEPING | {"dicom", "archive"},
-    "retry": LINE | KEEPING | {"retry"},
+    "retry": LINE | KEEPING | {"terminal", "retry"},
     "gcp": LINE | {"retry", "gcp"},
     "assemble": LINE | {"store", "archive", "retry", "gcp"},
     "receive": LINE,
@@ -35,7 +39,10 @@ MAY_IMPORT = {
     "push_api": {"errors", "gcp"},
     "queue_api": LINE | {"retry", "answers", "metrics"},
     "processes": {"settings", "telemetry", "loading"},
-    "sending": LINE | {"store", "sending"},
+    "sending": LINE | ASKING | {"sending"},
+    "fetching": LINE | ASKING | {"durable", "fetching"},
+    "deleting": LINE | ASKING | {"deleting"},
+    "verifying": LINE | ASKING | {"sending", "verifying"},
     "census": LINE | {"sending", "census"},
     "dicomweb": LEAVES | {"dicom", "archive", "dicomweb"},
     "wsgi": LEAVES | {"loading", "assemble", "web", "push_api", "archive", "dicomweb"},

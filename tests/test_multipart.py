@@ -1,6 +1,7 @@
 """multipart/related, written as others read it and read whatever others write."""
 
 import time
+from collections.abc import Iterator
 from email import message_from_bytes, policy
 from email.message import Message
 
@@ -273,3 +274,45 @@ def test_no_media_type_takes_long(value: str) -> None:
     began = time.process_time()
     multipart.parse_media_type(value)
     assert time.process_time() - began < 1
+
+
+@settings(deadline=None)
+@given(BODIES, st.integers(1, 50), st.binary(max_size=20))
+def test_one_part_is_read_as_it_comes_however_it_is_cut(
+    pieces: list[bytes], size: int, preamble: bytes
+) -> None:
+    payload = encode([part(*pieces)], "application/dicom")
+    message = (preamble + b"\r\n" if preamble else b"") + b"".join(payload.pieces) + b"epilogue"
+    blocks = [message[start : start + size] for start in range(0, len(message), size)]
+    body = b"".join(multipart.only_part(blocks, payload.content_type))
+    assert body == b"".join(pieces)
+
+
+@pytest.mark.parametrize("cut", [1, 10, 60, 100, -3, -30, -60])
+def test_a_part_that_breaks_off_is_never_whole(cut: int) -> None:
+    payload = encode([part(b"x" * 500)], "application/dicom")
+    message = b"".join(payload.pieces)[:cut]
+    with pytest.raises(BadRequest, match="malformed"):
+        list(multipart.only_part([message], payload.content_type))
+
+
+def test_a_second_part_is_not_left_out_silently() -> None:
+    payload = encode([part(b"one"), part(b"two")], "application/dicom")
+    with pytest.raises(BadRequest, match="more than one part"):
+        list(multipart.only_part([b"".join(payload.pieces)], payload.content_type))
+
+
+@pytest.mark.parametrize("content_type", ["multipart/related", "multipart/related; boundary=b"])
+def test_a_part_needs_its_boundary(content_type: str) -> None:
+    with pytest.raises(BadRequest):
+        list(multipart.only_part([b"--a\r\n\r\nx\r\n--a--"], content_type))
+
+
+def test_endless_headers_of_a_part_are_not_kept() -> None:
+    def endless() -> Iterator[bytes]:
+        yield b"--b\r\n"
+        while True:
+            yield b"X: " + b"y" * 5000 + b"\r\n"
+
+    with pytest.raises(BadRequest, match="no end"):
+        list(multipart.only_part(endless(), "multipart/related; boundary=b"))

@@ -14,7 +14,7 @@ The bytes between two delimiters:
 
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from service.dicom.codestream import Buffer, Codestream
@@ -23,6 +23,7 @@ from service.errors import BadRequest
 MAX_PARTS = 20_000
 MAX_PART_HEADER = 16_384  # bytes
 
+_MAX_HEAD = 2 * MAX_PART_HEADER  # with the preamble
 _HASHED = 65_536  # bytes of each body that take part in the boundary
 _PARAMETER = re.compile(r';\s*([!#$%&\'*+.^_`|~\w-]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;"\s]+)\s*')
 
@@ -173,6 +174,54 @@ def decode(body: Buffer, content_type: str) -> list[Part]:
     return parts
 
 
+def only_part(blocks: Iterable[bytes], content_type: str) -> Iterator[bytes]:
+    """Yield the body of a message's one part in pieces, as its bytes come.
+
+    Raises
+    ------
+    BadRequest
+        As `decode`, perhaps after many pieces: until the end they aren't known to be all. Also for
+        a second part.
+    """
+    _, parameters = parse_media_type(content_type)
+    boundary = parameters.get("boundary", "")
+    if not 1 <= len(boundary) <= 70:
+        raise BadRequest("the Content-Type has no usable boundary parameter", reason="multipart")
+    delimiter = b"--" + boundary.encode("latin-1", "replace")
+    coming = iter(blocks)
+    data = _head_of(coming, delimiter)
+    _, start = _part_headers(data, _line_end(data, _first_delimiter(data, delimiter)))
+    data = data[start - 2 :]  # with the line's end, which the delimiter of an empty body shares
+    delimiter = b"\r\n" + delimiter
+    position = 2
+    while (end := data.find(delimiter)) < 0:
+        sure = max(position, len(data) - len(delimiter) + 1)
+        yield data[position:sure]
+        block = next(coming, b"")
+        if not block:
+            raise _malformed("the body ends without the closing delimiter")
+        data, position = data[sure:] + block, 0
+    yield data[position:end]
+    tail = data[end + len(delimiter) :]
+    while len(tail) < 2 and (block := next(coming, b"")):
+        tail += block
+    if not tail.startswith(b"--"):
+        raise _malformed("there is more than one part")
+
+
+def _head_of(coming: Iterator[bytes], delimiter: bytes) -> bytes:
+    """Return so many of the first bytes that the part's headers are among them, if they end."""
+    data = b""
+    for block in coming:
+        data += block
+        found = data.find(delimiter)
+        if found >= 0 and data.find(b"\r\n\r\n", found) >= 0:
+            break
+        if len(data) > _MAX_HEAD:
+            break
+    return data
+
+
 def _first_delimiter(data: bytes, delimiter: bytes) -> int:
     """Return the offset behind the first delimiter; what stands before it is a preamble."""
     if data.startswith(delimiter):
@@ -207,7 +256,6 @@ def _part_headers(data: bytes, start: int) -> tuple[dict[str, str], int]:
     return headers, end + 4
 
 
-def _malformed(detail: str, offset: int) -> BadRequest:
-    return BadRequest(
-        f"the multipart body is malformed: {detail}", reason="multipart", where=f"byte {offset}"
-    )
+def _malformed(detail: str, offset: int | None = None) -> BadRequest:
+    where = "" if offset is None else f"byte {offset}"
+    return BadRequest(f"the multipart body is malformed: {detail}", reason="multipart", where=where)

@@ -4,11 +4,13 @@ import struct
 from io import BytesIO
 
 from pydicom import Dataset, dcmread, dcmwrite
+from pydicom.datadict import keyword_for_tag
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import generate_frames
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_dataset
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
 
 from service.dicom import json_model
@@ -26,6 +28,8 @@ _ITEM = struct.Struct("<HHI")
 _META = 132  # bytes; where the file meta information begins, behind the preamble and DICM
 _UNDEFINED = 0xFFFFFFFF
 _END = bytes.fromhex("feffdde0 00000000")
+_PIXELS = 0x7FE00010
+_UNREADABLE = (AttributeError, StopIteration, TypeError, ValueError, struct.error)
 
 
 def encode(dataset: Dataset, codestream: Codestream, transfer_syntax: str) -> tuple[Buffer, ...]:
@@ -116,19 +120,53 @@ def _end(element: RawDataElement) -> int:
 
 
 def holds(stored: Dataset, dataset: Dataset, codestream: Codestream) -> bool:
-    """Tell whether a stored instance has this content.
-
-    A store may have added attributes; each of `dataset`'s must be there unchanged, numbers
-    compared as numbers, and an empty one may be absent.
-    """
-    ours = json_model.to_json(dataset)
-    common = Dataset({tag: stored[tag] for tag in dataset.keys() if tag in stored})  # noqa: SIM118
+    """Tell whether a stored instance has this content; see `differences`."""
     try:
-        theirs = json_model.to_json(common)
         same = frame(stored) == bytes(codestream)
-    except (AttributeError, StopIteration, TypeError, ValueError, struct.error):
+    except _UNREADABLE:
+        return False
+    return same and not differences(stored, dataset)
+
+
+def differences(stored: Dataset, dataset: Dataset) -> list[str]:
+    """Name the attributes of `dataset` that a stored instance has not, or has with other values.
+
+    Pixel Data is left out. A store may have added attributes; numbers are compared as numbers, and
+    an empty one may be absent.
+    """
+    return [
+        keyword_for_tag(tag) or str(Tag(tag))
+        for tag in dataset.keys()  # noqa: SIM118 - the tags alone: to iterate decodes the values
+        if tag != _PIXELS and not _same(stored, dataset, tag)
+    ]
+
+
+def _same(stored: Dataset, dataset: Dataset, tag: BaseTag) -> bool:
+    try:
+        ours = json_model.to_json(Dataset({tag: dataset[tag]}))
+        theirs = json_model.to_json(Dataset({tag: stored[tag]} if tag in stored else {}))
+    except _UNREADABLE:
         return False  # what can't be read isn't ours
-    return same and all(_content(theirs.get(tag, {})) == _content(ours[tag]) for tag in ours)
+    name = f"{tag:08X}"
+    return _content(theirs.get(name, {})) == _content(ours.get(name, {}))
+
+
+def frames_of(dataset: Dataset) -> tuple[bytes, ...]:
+    """Return the frames of an encapsulated Pixel Data; other pixels are one, and what is malformed.
+
+    How a frame is cut into fragments, and with how many zeros it is padded, says nothing of it.
+    """
+    pixels = dataset.get("PixelData")
+    if not isinstance(pixels, bytes) or not pixels:
+        return ()
+    try:
+        if dataset.file_meta.TransferSyntaxUID.is_encapsulated:
+            count = int(dataset.get("NumberOfFrames") or 1)
+            found = generate_frames(pixels, number_of_frames=count)
+            return tuple(each.rstrip(b"\0") for each in found)
+    except _UNREADABLE:
+        pass
+    return (pixels,)
 
 
 def _content(element: json_model.JsonObject) -> object:

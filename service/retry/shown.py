@@ -12,6 +12,7 @@ from service.errors import DamagedEntry
 from service.retry.entry import Entry, Past
 from service.retry.kept import Kept
 from service.retry.protocol import Queue
+from service.terminal import cut, plain
 
 _LEAST: Final = 20  # columns that a reason gets at least; a narrow terminal wraps the line
 _ROW: Final = "{:44}  {:7}  {:>4}  {:>5}  {:>4}  {:>8}  "
@@ -100,7 +101,7 @@ def row(entry: Entry, now: float, columns: int) -> str:
         _next(entry, now),
         size(entry.size),
     )
-    return (facts + _cut(_plain(entry.reason), max(_LEAST, columns - len(facts)))).rstrip()
+    return (facts + cut(plain(entry.reason), max(_LEAST, columns - len(facts)))).rstrip()
 
 
 def _next(entry: Entry, now: float) -> str:
@@ -130,20 +131,9 @@ def size(count: int) -> str:
     return f"{scaled:.1f} GB"
 
 
-def _cut(text: str, room: int) -> str:
-    return text if len(text) <= room else text[: room - 1] + "\N{HORIZONTAL ELLIPSIS}"
-
-
-def _plain(text: str) -> str:
-    """Return a text that does nothing to a terminal: no escapes, no new lines, no reversed text."""
-    return "".join(
-        c if c.isprintable() else " " if c.isspace() else "\N{REPLACEMENT CHARACTER}" for c in text
-    )
-
-
 def lines(entry: Entry, kept: Kept | DamagedEntry) -> Iterator[str]:
     """Yield all of an entry but its pixels, for a terminal: whom the picture is of, too."""
-    yield from map(_plain, _lines(entry, kept))
+    yield from map(plain, _lines(entry, kept))
 
 
 def _lines(entry: Entry, kept: Kept | DamagedEntry) -> Iterator[str]:

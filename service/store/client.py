@@ -1,8 +1,11 @@
 """The way to a store: one outgoing call, one map of its failures."""
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Final, NamedTuple, TypeVar
+from urllib.parse import urlsplit
 
 import requests
 import urllib3
@@ -16,6 +19,8 @@ from service.store.session import credential_errors, session_for
 MAX_ANSWER = 4 * 1024 * 1024  # bytes; some 5,000 instances in one answer
 
 _BLOCK = 262_144  # bytes
+_SLOWEST: Final = 4_096  # bytes a second; an answer that comes more slowly is none
+_Made = TypeVar("_Made")
 
 
 class Answer(NamedTuple):
@@ -26,13 +31,36 @@ class Answer(NamedTuple):
     body: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Download:
+    """An answer whose body is still to come; reading its blocks raises `Interrupted`."""
+
+    status: int
+    headers: dict[str, str]
+    blocks: Iterator[bytes]
+
+    @property
+    def is_framed(self) -> bool:
+        """Whether HTTP itself tells the end of the body from a connection that broke."""
+        chunked = "chunked" in self.headers.get("transfer-encoding", "").lower()
+        return chunked or "content-length" in self.headers
+
+
+class Interrupted(Exception):
+    """The body of an answer broke off; `outcome` says how."""
+
+    def __init__(self, outcome: Unavailable) -> None:
+        super().__init__(outcome.reason)
+        self.outcome = outcome
+
+
 class Client:
     """Sends requests to a store; what goes wrong is a value."""
 
     def __init__(self, settings: Settings) -> None:
         self._url = settings.store_url
         self._timeouts = (settings.store_connect_timeout, settings.store_read_timeout)
-        self._session = session_for(settings)
+        self.session = session_for(settings)
         self._credential_errors = credential_errors(settings)
 
     def call(
@@ -48,7 +76,7 @@ class Client:
         Parameters
         ----------
         path
-            Behind the store's URL.
+            Behind the store's URL; or a whole URL of the same server.
         limit
             Bytes; of a longer answer the body is left empty.
         """
@@ -67,15 +95,19 @@ class Client:
         payload: Payload | None,
         limit: int,
     ) -> Answer | Unavailable:
-        """Send one request; a connection that broke is tried once more, since nothing is lost.
+        return self.attempt(lambda: self._exchange(method, path, dict(headers), payload, limit))
 
-        A kept connection may have been closed by the store at the moment it was used again.
+    def attempt(self, exchange: Callable[[], _Made]) -> _Made | Unavailable:
+        """Make an exchange over this client's session, and turn what goes wrong into a value.
+
+        A connection that broke is tried once more, since nothing is lost: a kept connection may
+        have been closed by the store at the moment it was used again.
         """
         connect_timeout, answer_timeout = self._timeouts
         for attempt in (1, 2):
             try:
                 with watch.watched(answer_timeout):
-                    return self._exchange(method, path, dict(headers), payload, limit)
+                    return exchange()
             except requests.ConnectTimeout:
                 return Unavailable(f"no connection to the store within {connect_timeout:g} s")
             except (requests.Timeout, urllib3.exceptions.TimeoutError):
@@ -90,22 +122,67 @@ class Client:
                 return Unavailable(f"the store's answer can't be read ({_name(error)})")
         raise AssertionError("unreachable")
 
+    @contextmanager
+    def download(self, path: str, headers: Mapping[str, str]) -> Iterator[Download | Unavailable]:
+        """Get a resource whose body may be too large for memory; its head comes within the timeout.
+
+        The body may take any time at more than 4 kB a second.
+        """
+        response = self.attempt(lambda: self._request("GET", path, dict(headers), None))
+        if isinstance(response, Unavailable):
+            yield response
+            return
+        with response:
+            yield Download(response.status_code, _names(response), self._blocks(response))
+
+    def _blocks(self, response: requests.Response) -> Iterator[bytes]:
+        answer_timeout = self._timeouts[1]
+        end, received = time.monotonic() + answer_timeout, 0
+        try:
+            while block := response.raw.read1(_BLOCK, decode_content=True):
+                received += len(block)
+                if time.monotonic() > end + received / _SLOWEST:
+                    raise Interrupted(Unavailable("the store's answer comes too slowly"))
+                yield block
+        except (urllib3.exceptions.TimeoutError, TimeoutError) as error:
+            reason = f"nothing more of the store's answer came for {answer_timeout:g} s"
+            raise Interrupted(Unavailable(reason)) from error
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            raise Interrupted(
+                Unavailable(f"the store's answer broke off ({_name(error)})")
+            ) from error
+
     def _exchange(
         self, method: str, path: str, headers: dict[str, str], payload: Payload | None, limit: int
     ) -> Answer:
+        with self._request(method, path, headers, payload) as response:
+            return Answer(response.status_code, _names(response), _body(response, limit))
+
+    def _request(
+        self, method: str, path: str, headers: dict[str, str], payload: Payload | None
+    ) -> requests.Response:
         # A redirect would turn the POST into a GET, whose 200 means nothing: it isn't followed.
-        with self._session.request(
+        return self.session.request(
             method,
-            self._url + path,
+            self._url_of(path),
             data=_Blocks(payload) if payload else None,  # type: ignore[arg-type] # memoryviews too
             headers=headers,
             timeout=self._timeouts,
             stream=True,
             allow_redirects=False,
-        ) as response:
-            body = _body(response, limit)
-            names = {name.lower(): value for name, value in response.headers.items()}
-            return Answer(response.status_code, names, body)
+        )
+
+    def _url_of(self, path: str) -> str:
+        """Return a URL of the store's server: credentials go nowhere else."""
+        if path.startswith("/") or not path:
+            return self._url + path
+        if urlsplit(path)[:2] != urlsplit(self._url)[:2]:
+            raise ValueError("the URL is another server's")
+        return path
+
+
+def _names(response: requests.Response) -> dict[str, str]:
+    return {name.lower(): value for name, value in response.headers.items()}
 
 
 def _body(response: requests.Response, limit: int) -> bytes:

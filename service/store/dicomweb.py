@@ -1,15 +1,17 @@
 """Any DICOMweb server as a store."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from service.dicom import stow, stow_answer
 from service.dicom.dataset import Instance
 from service.dicom.multipart import Payload
 from service.dicom.outcome import Conflict, Outcome, Rejected, Stored, Unavailable, Verdict
+from service.dicom.resource import Resource
 from service.settings import Settings
-from service.store import read_back, watch
-from service.store.client import MAX_ANSWER, Client
+from service.store import deletion, read_back, watch
+from service.store.client import MAX_ANSWER, Answer, Client, Download
 
 _GLANCE = 2.0  # seconds; whoever asks for readiness doesn't wait for long
 _JSON = {"Accept": "application/dicom+json"}
@@ -62,6 +64,27 @@ class DicomwebStore:
     def store_file(self, data: bytes, sop_instance_uid: str) -> Verdict:
         """Send one ready DICOM file, byte for byte."""
         return self._post(stow.package_files([data]), {sop_instance_uid: ""})[sop_instance_uid]
+
+    def instance(self, resource: Resource, size: int) -> Answer | Unavailable:
+        """Get an instance whole, as it is stored, into memory.
+
+        `size` is what it should have, in bytes: of a much longer answer the body is left empty.
+        """
+        return self._client.call("GET", resource.path, _INSTANCE, limit=2 * size + MAX_ANSWER)
+
+    def download(
+        self, path: str, accept: str = _INSTANCE["Accept"]
+    ) -> AbstractContextManager[Download | Unavailable]:
+        """Get what is at a path behind the store's URL, by default an instance as it is stored."""
+        return self._client.download(path, {"Accept": accept})
+
+    def delete(self, resource: Resource) -> deletion.Answered:
+        """Delete a study, a series or an instance, or begin to."""
+        return deletion.delete(self._client, resource)
+
+    def operation(self, operation: deletion.Deleting) -> deletion.Answered:
+        """Tell how far an operation has come."""
+        return deletion.look(self._client, self._url, operation)
 
     def unreachable(self) -> str:
         """Return why the store can't be reached, in no words of its own; "" if it can."""
