@@ -20,6 +20,7 @@ _COMMANDS: Final = {
     "pull": ("messages", "pull_"),
     "queue": ("queue", "group"),
     "retry": ("running", "retry"),
+    "search": ("search", "search"),
     "send": ("send", "send"),
     "serve": ("running", "serve"),
     "settings": ("knowledge", "settings_"),
