@@ -19,6 +19,7 @@ _COMMANDS: Final = {
     "inspect": ("offline", "inspect"),
     "pull": ("messages", "pull_"),
     "queue": ("queue", "group"),
+    "retrieve": ("retrieve", "retrieve"),
     "retry": ("running", "retry"),
     "search": ("search", "search"),
     "send": ("send", "send"),
