@@ -15,6 +15,7 @@ _COMMANDS: Final = {
     "census": ("offline", "census"),
     "codes": ("knowledge", "codes"),
     "convert": ("offline", "convert"),
+    "delete": ("delete", "delete"),
     "doctor": ("doctor", "doctor"),
     "inspect": ("offline", "inspect"),
     "pull": ("messages", "pull_"),
