@@ -26,6 +26,7 @@ _COMMANDS: Final = {
     "send": ("send", "send"),
     "serve": ("running", "serve"),
     "settings": ("knowledge", "settings_"),
+    "store": ("store", "store"),
     "templates": ("knowledge", "templates"),
 }
 
