@@ -28,6 +28,7 @@ _COMMANDS: Final = {
     "settings": ("knowledge", "settings_"),
     "store": ("store", "store"),
     "templates": ("knowledge", "templates"),
+    "verify": ("verify", "verify"),
 }
 
 
