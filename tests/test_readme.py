@@ -110,7 +110,10 @@ def typed(serving: Serving, tmp_path_factory: pytest.TempPathFactory) -> dict[st
 
 
 def adapted(line: str, serving: Serving) -> str:
-    """Let a command fail where it should, and reach the ports of this test."""
+    """Let a command fail where it should, and reach the ports and a study of this test."""
+    if "studies/UID" in line:
+        found = requests.get(f"{serving.archive_url}/studies?PatientID=P-9", timeout=BOUND)
+        line = line.replace("UID", found.json()[0]["0020000D"]["Value"][0])
     line = line.replace(":8080/", f":{serving.port}/").replace(
         ":8042/", f":{serving.archive_port}/"
     )
@@ -142,3 +145,17 @@ def test_the_files_of_its_examples_are_sent(typed: dict[str, str]) -> None:
     sent = [printed for line, printed in typed.items() if line.startswith("jpegstow send")]
     assert len(sent) == 2
     assert set(sent) == {"2 stored\n"}
+
+
+def test_what_it_tells_to_find_fetch_prove_and_delete_does_so(typed: dict[str, str]) -> None:
+    printed = {line: text for line, text in typed.items() if line.startswith("jpegstow")}
+    (copied,) = (int(text.split()[0]) for line, text in printed.items() if "-o copy" in line)
+    assert copied >= 4
+    assert printed["jpegstow verify copy"] == f"{copied} stored\n"
+    assert printed['jpegstow store "copy/**.dcm"'] == f"{copied} already stored\n"
+    assert printed["jpegstow delete studies/UID --yes"] == "1 deleted\n"
+    (photos,) = (
+        text for line, text in printed.items() if line.startswith("jpegstow verify photos")
+    )
+    assert photos == "2 stored\n"
+    assert "P-7" in printed["jpegstow search studies PatientID=P-7"]
