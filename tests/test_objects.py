@@ -22,7 +22,8 @@ from service.errors import BadRequest, JpegstowError, ObjectGone, ObjectUnavaila
 from service.gcp.envelope import Reference
 from service.gcp.objects import ABSENT, Buckets, Found, Listed, google_credentials
 from tests.peers import CutAnswer, Flood, Garbage, Hang, Received, Respond, SlowBody, refused_port
-from tests.peers.buckets import Bucket, BucketServer, Version, moto_bucket
+from tests.peers.buckets import WRITTEN, Bucket, BucketServer, Version, moto_bucket
+from tests.peers.loopback import BOUND
 from tests.peers.scripted import ScriptedServer, Step, Wire
 
 GS = "gs://pictures"
@@ -377,7 +378,7 @@ def test_thousands_are_listed_in_order_over_pages_and_resumed_in_the_middle(
         bucket.add(name, b"abc")
     listed = list(buckets.list(GS, "in/"))
     etag = f'"{md5(b"abc").hexdigest()}"'
-    assert listed == [Listed(name, "", 3, etag) for name in names]
+    assert listed == [Listed(name, "", 3, etag, WRITTEN.timestamp()) for name in names]
     assert len(server.requests) == 3
     for place in (0, 999, 1000, 1700, 2498):
         behind = [one.name for one in buckets.list(GS, "in/", names[place])]
@@ -492,8 +493,10 @@ def test_s3_reads_writes_lists_and_deletes_the_same_names(s3: Buckets, name: str
     assert written
     found = s3.read(ref(name, written, S3), LIMIT)
     assert (found.data, found.generation) == (b"picture", written)
-    assert list(s3.list(S3)) == [Listed(name, written, 7, written)]
-    assert list(s3.list(S3, name)) == [Listed(name, written, 7, written)]
+    (listed,) = s3.list(S3)
+    assert listed == Listed(name, written, 7, written, listed.updated)
+    assert abs(listed.updated - time.time()) < BOUND
+    assert list(s3.list(S3, name)) == [listed]
     s3.delete(S3, name)
     s3.delete(S3, name)
     assert list(s3.list(S3)) == []

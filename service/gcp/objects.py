@@ -63,13 +63,15 @@ class Found:
 class Listed(NamedTuple):
     """An object as a bucket lists it.
 
-    The generation is empty on gs://; `size` counts bytes; another `etag` means another content.
+    The generation is empty on gs://; `size` counts bytes; another `etag` means another content;
+    `updated` is when it was written, in seconds since 1970 by the bucket's clock.
     """
 
     name: str
     generation: str
     size: int
     etag: str = ""
+    updated: float = 0.0
 
 
 class Buckets:
@@ -278,7 +280,8 @@ def _generation(bucket: str, meta: "ObjectMeta | Mapping[str, Any]") -> str:
 
 def _listed(bucket: str, meta: "ObjectMeta") -> Listed:
     etag = meta["e_tag"] or ""
-    return Listed(meta["path"], _generation(bucket, meta), meta["size"], etag)
+    updated = meta["last_modified"].timestamp()
+    return Listed(meta["path"], _generation(bucket, meta), meta["size"], etag, updated)
 
 
 def _mode(bucket: str, if_generation: str | None) -> "PutMode":

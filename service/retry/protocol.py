@@ -10,6 +10,7 @@ from service.retry.entry import Entry, State
 from service.retry.kept import Kept
 
 LEASE: Final = 30.0  # seconds; its holder renews it as long as it lives
+HELD: Final = 2 * LEASE  # seconds; what a lease has left at most, by the clock of any machine
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,17 +89,22 @@ class Totals:
 
 def is_on_its_way(entry: Entry, now: float) -> bool:
     """Tell whether somebody is sending an entry: by a lease that hasn't run out."""
-    return entry.state == "leased" and 0.0 < (entry.next_attempt or 0.0) - now <= LEASE
+    return entry.state == "leased" and 0.0 < (entry.next_attempt or 0.0) - now <= HELD
 
 
 def check_free(entry: Entry, now: float) -> None:
     """Raise BeingSent if an entry is on its way."""
     if is_on_its_way(entry, now):
-        raise BeingSent(
-            "the entry is being sent at this moment",
-            where="id",
-            mend="look again in half a minute: it may be stored by then",
-        )
+        raise being_sent()
+
+
+def being_sent() -> BeingSent:
+    """Make the error of an entry that is another's at the moment."""
+    return BeingSent(
+        "the entry is being sent at this moment",
+        where="id",
+        mend="look again in half a minute: it may be stored by then",
+    )
 
 
 def check_state(entry: Entry, state: str) -> None:

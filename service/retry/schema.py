@@ -8,7 +8,7 @@ from dataclasses import asdict, fields
 from typing import Any, Final
 
 from service.retry.entry import STATES, Entry, Past
-from service.retry.protocol import LEASE, Filter, Lease, Totals
+from service.retry.protocol import HELD, LEASE, Filter, Lease, Totals
 from service.retry.timing import LONGEST_WAIT
 
 VERSION: Final = 1
@@ -200,7 +200,7 @@ def revive(connection: sqlite3.Connection, chosen: Filter, now: float) -> int:
         "UPDATE entry SET state = 'pending', due = :now, since = :now, token = NULL"  # noqa: S608
         f" WHERE {condition} AND transfer_syntax <> ''"
         " AND NOT (state = 'leased' AND due > :now AND due <= :until)",
-        parameters | {"now": now, "until": now + LEASE},
+        parameters | {"now": now, "until": now + HELD},
     ).rowcount
 
 

@@ -17,7 +17,7 @@ from service.dicom.codestream import Buffer
 from service.errors import BadRequest, DamagedEntry, JpegstowError, QueueUnusable
 from service.gcp.queue import record as form
 from service.gcp.queue.record import Place, Record
-from service.gcp.queue.records import Placed, Records, Sighting
+from service.gcp.queue.records import Change, Placed, Records, Sighting
 from service.gcp.queue.room import Room
 from service.gcp.queue.sweep import Swept, sweep
 from service.ingest import Attempt, Described, Upload
@@ -32,6 +32,7 @@ from service.retry.protocol import (
     Limits,
     Page,
     Totals,
+    being_sent,
     check_free,
     check_state,
     is_on_its_way,
@@ -91,17 +92,23 @@ class BucketQueue:
         """Put an instance in the place of an entry, limits or not; NoSuchEntry, BeingSent."""
         pieces = kept.encode(upload, described, now)
         entry = entries.new(upload, described, None, now, sum(map(len, pieces)))
-        check_free(self.show(sop_instance_uid), now)
-        is_new = self._records.find(entry.sop_instance_uid) is None
-        self._keep(entry, pieces, lambda _: None)
         if entry.sop_instance_uid == sop_instance_uid:
+            check_free(self.show(sop_instance_uid), now)
+            self._keep(entry, pieces, lambda _: None)
             return
+        held = self._hold(sop_instance_uid, now)
         try:
-            self.drop(sop_instance_uid, now)
+            self._keep(entry, pieces, lambda _: None)
         except JpegstowError:
-            if is_new:  # the old one is on its way after all
-                self.drop(entry.sop_instance_uid, now)
+            self._settle(held, lambda _: held.entry)
             raise
+
+        def marked(record: Record) -> Record:
+            if record.token != held.token:
+                raise being_sent()  # that took so long that the lease has run out
+            return replace(record, dropped=True)
+
+        self._remove(sop_instance_uid, marked)
 
     def lease(self, now: float, *, probe: bool = False) -> Lease | None:
         """Take the oldest entry whose time has come, or for a probe the least tried one.
@@ -151,7 +158,7 @@ class BucketQueue:
     def finish(self, sop_instance_uid: str, attempt: Attempt | None = None) -> None:
         """Let go of an instance that the store has, whoever holds its lease."""
         for place in self._places(sop_instance_uid):
-            self._records.delete(place)
+            self._records.finish(place)
             self._room.changed(-1, 0)
         self._count(attempt)
 
@@ -203,9 +210,11 @@ class BucketQueue:
             return replace(record.with_entry(due), rung=now)
 
         names = [one.place.sop_instance_uid for one in self._matching(chosen)]
-        awake = [name for name in names if self._records.change(name, revived)]
-        self._wake(awake)
-        return len(awake)
+        count = 0
+        for awake in self._records.change_many(names, revived):
+            self._wake(awake)
+            count += len(awake)
+        return count
 
     def drop(self, sop_instance_uid: str, now: float, state: str = "") -> None:
         """Discard an entry for good; NoSuchEntry, BeingSent, EntryChanged.
@@ -218,13 +227,7 @@ class BucketQueue:
             check_state(record.entry, state)
             return replace(record, dropped=True)
 
-        several = self._places(sop_instance_uid)
-        placed = self._records.change(sop_instance_uid, marked)
-        if placed is None:
-            raise no_such_entry()
-        for place in several | {placed.place}:
-            self._records.delete(place)
-        self._room.changed(-1, -placed.record.entry.size)
+        self._remove(sop_instance_uid, marked)
 
     def totals(self) -> Totals:
         """Count; the outcomes are those of this process."""
@@ -285,7 +288,8 @@ class BucketQueue:
     def _add(self, entry: Entry, pieces: Sequence[Buffer]) -> str:
         """Keep a new entry; "" if another of the same instance came at the same time."""
         place = form.new_place(entry.sop_instance_uid, time.time_ns())
-        self._records.create(place, Record(entry, rung=entry.since), pieces)
+        if not self._records.create(place, Record(entry, rung=entry.since), pieces):
+            return ""
         self._room.changed(1, entry.size)
         return entry.state if self._is_alone(place) else ""
 
@@ -298,21 +302,45 @@ class BucketQueue:
             joined = entries.joined(was, entry, replaced=True)
             record = replace(known.record.with_entry(joined), rung=entry.since)
         place = form.next_edition(known.place)
-        self._records.create(place, record, pieces)
+        if not self._records.create(place, record, pieces):
+            return ""
         self._room.changed(0, entry.size - was.size)
-        self._is_alone(place)
-        return record.entry.state
+        return record.entry.state if self._is_alone(place) else ""
 
     def _is_alone(self, place: Place) -> bool:
-        """Leave one place of several for an instance, and tell whether it is this one."""
-        others = self._places(place.sop_instance_uid) - {place}
-        counting = self._records.find(place.sop_instance_uid) if others else None
-        if counting and counting.place != place:
-            self._records.delete(place)
-            return False
-        for other in others:
-            self._records.delete(other)
-        return True
+        """Leave one place of several for an instance, and tell whether none counts but this.
+
+        It may be gone already: whoever has finished or dropped it has seen it.
+        """
+        return self._records.settle(place.sop_instance_uid) in (place, None)
+
+    def _hold(self, sop_instance_uid: str, now: float) -> Lease:
+        """Lease an entry, dead or not due as it may be, and return it as it was."""
+        before: list[Entry] = []
+        token = secrets.token_hex(8)
+
+        def held(record: Record) -> Record:
+            check_free(record.entry, now)
+            before[:] = [record.entry]
+            entry = replace(record.entry, state="leased", next_attempt=now + LEASE)
+            return record.with_entry(entry, token)
+
+        if self._records.change(sop_instance_uid, held) is None:
+            raise no_such_entry()
+        return Lease(before[0], token)
+
+    def _remove(self, sop_instance_uid: str, mark: Change) -> None:
+        """Discard an entry once it could be marked."""
+        several = self._places(sop_instance_uid)
+        if len(several) > 1:
+            self._records.settle(sop_instance_uid)  # else the next would count in its place
+        placed = self._records.change(sop_instance_uid, mark)
+        if placed is None:
+            raise no_such_entry()
+        for place in several - {placed.place}:
+            self._records.discard(place)
+        self._records.clear(placed.place)
+        self._room.changed(-1, -placed.record.entry.size)
 
     def _places(self, sop_instance_uid: str) -> set[Place]:
         if not form.is_id(sop_instance_uid):
@@ -350,8 +378,11 @@ class BucketQueue:
         listed = self._records.sightings(chosen.instance)
         found = [one for one in listed if one.place.arrival > after]
         best = {one.place.sop_instance_uid: one for one in sorted(found, key=_rank)}
-        for placed in self._records.read(sorted(best.values())):
-            if not placed.record.dropped and _matches(placed.record.entry, chosen):
+        for seen in self._records.read(sorted(best.values())):
+            placed: Placed | None = seen
+            if seen.record.dropped:  # the same instance may have come again
+                placed = self._records.find(seen.place.sop_instance_uid)
+            if placed and _matches(placed.record.entry, chosen):
                 yield placed
 
     def _look(self, now: float) -> None:

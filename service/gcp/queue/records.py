@@ -8,13 +8,14 @@ twice.
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Final, NamedTuple
 
 from service import telemetry
 from service.dicom.codestream import Buffer
 from service.errors import ObjectGone, ObjectUnavailable, QueueUnusable
 from service.gcp.envelope import Reference
-from service.gcp.objects import ABSENT, Buckets, Found
+from service.gcp.objects import ABSENT, Buckets, Found, Listed
 from service.gcp.queue import record as form
 from service.gcp.queue.record import Place, Record
 
@@ -59,15 +60,16 @@ class Records:
         found = self._list("records/", end)
         if not sop_instance_uid:
             # What is gone needs no memory; what is seen again need not be read again.
-            self._seen = {place: self._seen[place] for place, _ in found if place in self._seen}
+            seen = self._seen  # another thread may put another in its place meanwhile
+            self._seen = {place: seen[place] for place, _ in found if place in seen}
         return sorted(found)
 
-    def payloads(self) -> dict[Place, int]:
-        """List what is kept of instances, and its bytes."""
+    def payloads(self) -> dict[Place, Listed]:
+        """List what is kept of instances."""
         with _explained():
             listed = self._buckets.list(self._bucket, f"{self._prefix}entries/")
-            found = {self._place("entries/", one.name): one.size for one in listed}
-        return {place: size for place, size in found.items() if place}
+            found = {self._place("entries/", one.name): one for one in listed}
+        return {place: one for place, one in found.items() if place}
 
     def find(self, sop_instance_uid: str) -> Placed | None:
         """Read the record of an instance as it is now."""
@@ -86,15 +88,15 @@ class Records:
                     if record:
                         yield Placed(one.place, record)
 
-    def create(self, place: Place, record: Record, pieces: Iterable[Buffer]) -> None:
-        """Keep a new entry durably: its payload first."""
+    def create(self, place: Place, record: Record, pieces: Iterable[Buffer]) -> bool:
+        """Keep a new entry durably, its payload first; False if a sweep came in between."""
         with _explained():
             self._buckets.put(self._bucket, self._payload(place), map(bytes, pieces))
-        self.record(place, record)
+        return self.record(place, record)
 
-    def record(self, place: Place, record: Record) -> None:
-        """Write the record of a payload that has none."""
-        self._write(place, record, ABSENT)
+    def record(self, place: Place, record: Record) -> bool:
+        """Write the record of a payload that has none; False if somebody else has."""
+        return self._write(place, record, ABSENT)
 
     def change(self, sop_instance_uid: str, change: Change) -> Placed | None:
         """Change the record of an instance; None if it isn't there, or isn't to be changed."""
@@ -110,11 +112,48 @@ class Records:
             "others keep changing an entry of the retry queue", where="RETRY_QUEUE", mend="wait"
         )
 
-    def delete(self, place: Place) -> None:
-        """Remove an entry for good: its payload last."""
+    def change_many(self, names: Sequence[str], change: Change) -> Iterator[list[str]]:
+        """Change many records, and tell some at a time which have been."""
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            for start in range(0, len(names), _AT_ONCE):
+                several = names[start : start + _AT_ONCE]
+                done = pool.map(lambda name: self.change(name, change), several)
+                yield [name for name, placed in zip(several, done, strict=True) if placed]
+
+    def settle(self, sop_instance_uid: str) -> Place | None:
+        """Discard all places of an instance but the one that counts, and return that."""
+        several = {one.place for one in self.sightings(sop_instance_uid)}
+        if len(several) == 1:
+            return several.pop()
+        counting = self.find(sop_instance_uid)
+        if counting is None:
+            return None
+        for other in several - {counting.place}:
+            self.discard(other)
+        return counting.place
+
+    def finish(self, place: Place) -> None:
+        """Remove an entry that the store has: a payload that stays behind is only sent again."""
         with _explained():
             self._buckets.delete(self._bucket, self._record(place))
             self._buckets.delete(self._bucket, self._payload(place))
+
+    def discard(self, place: Place) -> None:
+        """Remove an entry that must not come back: it is marked until all else of it is gone."""
+        for _ in range(_TRIES):
+            found = self._read(self._record(place), _LONGEST_RECORD)
+            record = _decoded(found.data) if found else None
+            if not found or not record or record.dropped:
+                break
+            if self._write(place, replace(record, dropped=True), found.generation):
+                break
+        self.clear(place)
+
+    def clear(self, place: Place) -> None:
+        """Remove an entry that is marked as dropped, the mark last."""
+        with _explained():
+            self._buckets.delete(self._bucket, self._payload(place))
+            self._buckets.delete(self._bucket, self._record(place))
 
     def payload(self, place: Place) -> bytes | None:
         """Read what is kept of an instance; None if it is gone."""

@@ -50,6 +50,6 @@ class Room:
         with self._lock:
             if self._counted is not None and now - self._counted < every:
                 return
-        sizes = self._records.payloads().values()
+        sizes = [one.size for one in self._records.payloads().values()]
         with self._lock:
             self._counted, self._entries, self._size = now, len(sizes), sum(sizes)

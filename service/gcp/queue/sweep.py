@@ -1,17 +1,25 @@
 """What nobody does on the way: alarms that were lost, and what crashes have left in the bucket."""
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
 from service import telemetry
 from service.gcp.queue.record import Place, Record
-from service.gcp.queue.records import Records
+from service.gcp.queue.records import Records, Sighting
 from service.retry import entry as entries
 from service.retry import kept
 from service.retry.protocol import is_on_its_way
+from service.retry.timing import LONGEST_WAIT
 
 _UNDER_WAY: Final = 3600.0  # seconds that an upload may take between its payload and its record
+
+
+_AT_ONCE: Final = 100  # alarms
+
+Ring = Callable[[Sequence[str]], None]
+"""Sets the alarms of entries; QueueUnusable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +31,7 @@ class Swept:
     removed: int
 
 
-def sweep(
-    records: Records, ring: Callable[[Sequence[str]], None], now: float, silence: float
-) -> Swept:
+def sweep(records: Records, ring: Ring, now: float, silence: float) -> Swept:
     """Set the alarms again of entries that nothing was heard of for `silence` seconds.
 
     A message is lost when it has expired, or has gone to the dead letters. To set one twice is
@@ -37,35 +43,49 @@ def sweep(
         If the bucket or the topic can't be used; what is done until then stays done.
     """
     listed = records.sightings()
-    awake, removed = [], 0
+    removed = _settle(records, listed)
+    silent = []
     for place, record in records.read(listed):
         if record.dropped:
-            records.delete(place)
+            records.clear(place)
             removed += 1
-        elif _rearm(records, record, now, silence):
-            awake.append(place.sop_instance_uid)
+        elif _is_silent(record, now, silence):
+            silent.append(place.sop_instance_uid)
+    rearmed = _rearm(records, ring, silent, now, silence)
     known = {one.place for one in listed}
     adopted = [place for place in _orphans(records, known, now) if _adopt(records, place, now)]
-    ring([*awake, *(place.sop_instance_uid for place in adopted)])
-    return Swept(len(awake), len(adopted), removed)
+    ring([place.sop_instance_uid for place in adopted])
+    return Swept(rearmed, len(adopted), removed)
 
 
-def _rearm(records: Records, seen: Record, now: float, silence: float) -> bool:
-    """Note that an alarm is set again, where nothing was heard of an entry for so long."""
+def _settle(records: Records, listed: Sequence[Sighting]) -> int:
+    """Leave one place of each instance, and return how many others there were."""
+    places = Counter(one.place.sop_instance_uid for one in listed)
+    crowded = {name: count for name, count in places.items() if count > 1}
+    return sum(count - 1 for name, count in crowded.items() if records.settle(name))
+
+
+def _rearm(records: Records, ring: Ring, silent: Sequence[str], now: float, silence: float) -> int:
+    """Set alarms again, and only then note it: who dies in between leaves nobody unheard."""
 
     def rearmed(record: Record) -> Record | None:
         return replace(record, rung=now) if _is_silent(record, now, silence) else None
 
-    if not _is_silent(seen, now, silence):
-        return False
-    return records.change(seen.entry.sop_instance_uid, rearmed) is not None
+    count = 0
+    for start in range(0, len(silent), _AT_ONCE):
+        several = silent[start : start + _AT_ONCE]
+        ring(several)
+        count += sum(map(len, records.change_many(several, rearmed)))
+    return count
 
 
 def _is_silent(record: Record, now: float, silence: float) -> bool:
     entry = record.entry
     if entry.state == "dead" or is_on_its_way(entry, now):
         return False
-    heard = max([record.rung, *(past.at for past in entry.history)])
+    # Who tried in vain has named the next time; but no store may have been asked.
+    tried = (entry.next_attempt or 0.0) - LONGEST_WAIT
+    heard = max([record.rung, tried, *(past.at for past in entry.history)])
     return not 0.0 <= now - heard < silence
 
 
@@ -75,11 +95,20 @@ def _orphans(records: Records, known: set[Place], now: float) -> list[Place]:
     They come of a crash between the two: before the upload was acknowledged, or after the entry
     was finished. To send them is harmless in both cases.
     """
-    old = (now - _UNDER_WAY) * 1e9
-    return [place for place in records.payloads() if place not in known and place.arrival < old]
+    # An edition has the arrival of the first; a bucket's clock and ours needn't agree.
+    old = now - _UNDER_WAY
+    return [
+        place
+        for place, one in records.payloads().items()
+        if place not in known and max(place.arrival / 1e9, one.updated) < old
+    ]
 
 
 def _adopt(records: Records, place: Place, now: float) -> bool:
+    """Give a payload a record, which an upload that is under way all the same comes upon.
+
+    Where the instance is kept in another place it is marked as dropped, for the next sweep.
+    """
     data = records.payload(place)
     try:
         found = kept.decode(data) if data else None
@@ -89,5 +118,5 @@ def _adopt(records: Records, place: Place, now: float) -> bool:
         telemetry.log("ERROR", "a payload of the retry queue is damaged", entry=place.name)
         return False
     entry = entries.new(found.upload, found.described, None, place.arrival / 1e9, len(data))
-    records.record(place, Record(entry, rung=now))
-    return True
+    is_kept = records.find(place.sop_instance_uid) is not None
+    return records.record(place, Record(entry, rung=now, dropped=is_kept)) and not is_kept
