@@ -2,6 +2,9 @@
 
 import base64
 import json
+import socket
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -332,3 +335,44 @@ def test_a_topic_that_is_not_there_is_told(pubsub: PubSub, server: BucketServer)
     found = {one["check"]: one["wrong"] for one in json.loads(command.output)}
     assert "topic" in found["retry queue in a bucket"]
     assert "NotFound" in found["retry queue in a bucket"]
+
+
+def test_many_alarms_make_no_threads(cloud: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One for each message is thousands when a queue is swept after an outage."""
+    monkeypatch.setenv("PUBSUB_EMULATOR_HOST", cloud.pubsub.host)
+    beside = cloud.topic.pull_from()
+    alarm = Alarm(cloud.topic.name)
+    names = [f"2.25.{number}" for number in range(1500)]
+    started: set[str] = set()
+    threading.setprofile(lambda *_: started.add(threading.current_thread().name))
+    try:
+        alarm.set(names)
+    finally:
+        threading.setprofile(None)
+    alarm.close()
+    assert started == set()
+    received: set[str] = set()
+
+    def all_received() -> bool:
+        messages = left(cloud.pubsub, beside)
+        received.update(base64.b64decode(one["data"]).decode() for one in messages)
+        return received == set(names)
+
+    wait_until(all_received)
+
+
+def test_a_pubsub_that_says_nothing_is_given_up_and_leaves_no_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An upload waits for its alarm, and in an outage of Pub/Sub so do many."""
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        monkeypatch.setenv("PUBSUB_EMULATOR_HOST", f"127.0.0.1:{mute.getsockname()[1]}")
+        alarm = Alarm("projects/jpegstow-tests/topics/none", patience=0.5)
+        before = set(threading.enumerate())
+        began = time.monotonic()
+        for _ in range(2):
+            with pytest.raises(QueueUnusable, match="the topic can be reached"):
+                alarm.set(["2.25.1"])
+        assert time.monotonic() - began < BOUND
+        assert set(threading.enumerate()) <= before
+        alarm.close()

@@ -17,7 +17,8 @@ from service.gcp.queue.record import is_id
 if TYPE_CHECKING:
     from google.cloud.pubsub_v1 import PublisherClient
 
-_PATIENCE: Final = 10.0  # seconds for Pub/Sub to take a message
+_PATIENCE: Final = 10.0  # seconds for Pub/Sub to take messages
+_AT_ONCE: Final = 1000  # messages; no request may have more
 
 _MEND: Final = {
     "NotFound": "create the topic, or mend its name",
@@ -29,18 +30,18 @@ _MEND: Final = {
 class Alarm:
     """Publishes to ``projects/P/topics/T``; threads share it, and it may be made before a fork."""
 
-    def __init__(self, topic: str) -> None:
+    def __init__(self, topic: str, patience: float = _PATIENCE) -> None:
+        """Publish to a topic, which has so many seconds to take what it is given."""
         self._topic = topic
+        self._patience = patience
         self._client: PublisherClient | None = None
         self._lock = threading.Lock()
 
     def set(self, names: Sequence[str]) -> None:
         """Have entries tried soon; QueueUnusable if Pub/Sub doesn't take a message."""
         try:
-            client = self._opened()
-            sent = [client.publish(self._topic, name.encode()) for name in names]
-            for confirmation in sent:
-                confirmation.result(_PATIENCE)
+            for start in range(0, len(names), _AT_ONCE):
+                self._publish(names[start : start + _AT_ONCE])
         except Exception as error:
             kind = type(error).__name__
             raise QueueUnusable(
@@ -52,7 +53,7 @@ class Alarm:
     def missing(self) -> str:
         """Return why the topic can't be used; "" if it is there."""
         try:
-            self._opened().get_topic(topic=self._topic, timeout=_PATIENCE)
+            self._opened().get_topic(topic=self._topic, timeout=self._patience)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is in the way
             kind = type(error).__name__
             if kind == "PermissionDenied":
@@ -67,14 +68,26 @@ class Alarm:
                 self._client.transport.close()
             self._client = None
 
+    def _publish(self, names: Sequence[str]) -> None:
+        """Publish in this thread: the library's own way makes one for each message."""
+        from google.api_core.retry import Retry  # noqa: PLC0415
+        from google.pubsub_v1 import PublisherClient as Plain  # noqa: PLC0415
+
+        Plain.publish(
+            self._opened(),
+            topic=self._topic,
+            messages=[{"data": name.encode()} for name in names],
+            retry=Retry(timeout=self._patience),
+            timeout=self._patience,
+        )
+
     def _opened(self) -> "PublisherClient":
         """Return the client, made when it is first needed: it is slow to import and forks badly."""
-        from google.cloud.pubsub_v1 import PublisherClient, types  # noqa: PLC0415
+        from google.cloud.pubsub_v1 import PublisherClient  # noqa: PLC0415
 
         with self._lock:
             if self._client is None:
-                # An upload waits for each message: none waits for others to go with it.
-                self._client = PublisherClient(types.BatchSettings(max_messages=1, max_latency=0))
+                self._client = PublisherClient()
             return self._client
 
 
