@@ -147,6 +147,29 @@ def test_the_alarm_is_set_for_what_waits_and_for_nothing_else(server: BucketServ
     assert bell.rung[2:] == [dead]
 
 
+def test_an_upload_of_what_is_leased_sets_an_alarm_too(server: BucketServer) -> None:
+    """Who holds it may have died, after an alarm that was acknowledged or had been lost."""
+    bell = Bell()
+    queue = over(server, bell=bell)
+    name = put(queue, numbered(0), attempt())
+    assert queue.lease_entry(name, NOW)
+    put(queue, numbered(0), attempt(), NOW + 2 * LEASE)
+    assert bell.rung == [name] * 2
+
+
+@pytest.mark.parametrize("moment", range(16))
+def test_what_was_revived_before_the_bucket_failed_has_its_alarm(
+    bucket: Bucket, moment: int
+) -> None:
+    with BucketServer(bucket) as server:
+        for number in range(4):
+            put(over(server), numbered(number), attempt(REFUSED))
+        bell = Bell()
+        with BucketServer(Dying(bucket, moment)) as failing, pytest.raises(QueueUnusable):
+            over(failing, bell=bell).revive(Filter(), NOW)
+        assert sorted(bell.rung) == sorted(uids(over(server), Filter(state="pending")))
+
+
 class Broken(Bell):
     """An alarm clock that can't be set."""
 

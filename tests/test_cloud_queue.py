@@ -213,8 +213,13 @@ class Rung:
 
 
 @pytest.fixture
-def server() -> Iterator[BucketServer]:
-    with BucketServer(Bucket()) as server:
+def bucket() -> Bucket:
+    return Bucket()
+
+
+@pytest.fixture
+def server(bucket: Bucket) -> Iterator[BucketServer]:
+    with BucketServer(bucket) as server:
         yield server
 
 
@@ -222,6 +227,21 @@ def test_an_alarm_of_what_is_gone_or_dead_is_at_its_end(server: BucketServer) ->
     rung = Rung(server, Stored())
     rung.deliver("2.25.1")
     rung.deliver(put(rung.queue, numbered(), attempt(REFUSED)))
+    assert rung.shelf.asked == []
+
+
+def test_an_alarm_of_what_a_newer_version_has_written_comes_again(
+    server: BucketServer, bucket: Bucket
+) -> None:
+    """While two versions run, either gets the other's alarms; to take one for done loses it."""
+    rung = Rung(server, Stored())
+    name = put(rung.queue, numbered())
+    (record,) = [one for one in bucket.objects if "records/" in one]
+    newer = bucket.objects[record].data.replace(b'"version":1', b'"version":2')
+    bucket.add(record, newer)
+    with pytest.raises(NotYet):
+        rung.deliver(name)
+    assert bucket.objects[record].data == newer
     assert rung.shelf.asked == []
 
 

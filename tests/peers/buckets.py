@@ -151,10 +151,12 @@ class Bucket:
     def _listing(self, query: Mapping[str, str]) -> bytes:
         prefix, token = query.get("prefix", ""), query.get("continuation-token", "")
         behind = max(token, query.get("start-after", ""))
-        names = sorted(name for name in self.objects if name.startswith(prefix) and name > behind)
+        there = tuple(self.objects)  # others may write meanwhile
+        names = sorted(name for name in there if name.startswith(prefix) and name > behind)
         page, rest = names[: self.page], names[self.page :]
         after = f"<NextContinuationToken>{escape(page[-1])}</NextContinuationToken>" if rest else ""
-        contents = "".join(_listed(name, self.objects[name]) for name in page)
+        objects = dict(self.objects)
+        contents = "".join(_listed(name, objects[name]) for name in page if name in objects)
         return (
             '<?xml version="1.0" encoding="UTF-8"?>'
             '<ListBucketResult xmlns="http://doc.s3.amazonaws.com/2006-03-01">'

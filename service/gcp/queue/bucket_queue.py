@@ -229,6 +229,16 @@ class BucketQueue:
 
         self._remove(sop_instance_uid, marked)
 
+    def is_at_end(self, sop_instance_uid: str) -> bool:
+        """Tell whether no alarm can do anything for an entry: it is dead, or gone.
+
+        One whose record can't be read may be a newer version's to send.
+        """
+        placed = self._records.find(sop_instance_uid)
+        if placed is None:
+            return not self._places(sop_instance_uid)
+        return placed.record.entry.state == "dead"
+
     def totals(self) -> Totals:
         """Count; the outcomes are those of this process."""
         counts, size, oldest = dict.fromkeys(STATES, 0), 0, None
@@ -262,7 +272,7 @@ class BucketQueue:
                 break
         else:
             raise QueueUnusable("an entry of the retry queue keeps coming and going")
-        if state == "pending":
+        if state != "dead":  # who holds it may be dead, and his alarm with him
             self._wake([entry.sop_instance_uid])
 
     def _put(

@@ -6,7 +6,7 @@ twice.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Final, NamedTuple
@@ -113,12 +113,15 @@ class Records:
         )
 
     def change_many(self, names: Sequence[str], change: Change) -> Iterator[list[str]]:
-        """Change many records, and tell some at a time which have been."""
+        """Change many records, and tell some at a time which have been, also before raising."""
         with ThreadPoolExecutor(_AT_ONCE) as pool:
             for start in range(0, len(names), _AT_ONCE):
                 several = names[start : start + _AT_ONCE]
-                done = pool.map(lambda name: self.change(name, change), several)
-                yield [name for name, placed in zip(several, done, strict=True) if placed]
+                calls = {name: pool.submit(self.change, name, change) for name in several}
+                wait(calls.values())
+                yield [name for name, one in calls.items() if not one.exception() and one.result()]
+                for one in calls.values():
+                    one.result()
 
     def settle(self, sop_instance_uid: str) -> Place | None:
         """Discard all places of an instance but the one that counts, and return that."""

@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from service import telemetry
-from service.errors import BadRequest, JpegstowError, NoSuchEntry
+from service.errors import BadRequest, JpegstowError
 from service.gcp import envelope
 from service.gcp.envelope import Message
 from service.gcp.queue.alarm import name_of
@@ -66,21 +66,13 @@ class Redelivery:
             return
         lease = self._queue.lease_entry(name, self._clock())
         if lease is None:
-            self._check_at_end(name)
+            if not self._queue.is_at_end(name):
+                raise _not_yet()
             return
         outcome = send(self._queue, self._store, lease)
         attempt = Attempt(self._clock(), outcome, self._store.wire)
         decision = settle(self._queue, lease, attempt, self._chance(), self._max_age)
         if isinstance(decision, Again):
-            raise _not_yet()
-
-    def _check_at_end(self, name: str) -> None:
-        """Raise NotYet of an entry that waits for its time, or is another's to send."""
-        try:
-            state = self._queue.show(name).state
-        except NoSuchEntry:
-            return
-        if state != "dead":
             raise _not_yet()
 
 
