@@ -393,6 +393,7 @@ def test_a_pubsub_that_says_nothing_is_given_up_and_leaves_no_thread(
         for _ in range(2):
             with pytest.raises(QueueUnusable, match="the topic can be reached"):
                 alarm.set(["2.25.1"])
+        assert "can't be used" in alarm.missing()  # whoever asks for readiness waits for it
         assert time.monotonic() - began < BOUND
         assert set(threading.enumerate()) <= before
         alarm.close()

@@ -8,7 +8,7 @@ waits of the subscription's retry policy.
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from service.errors import BadRequest, QueueUnusable
 from service.gcp.envelope import Message
@@ -53,7 +53,7 @@ class Alarm:
     def missing(self) -> str:
         """Return why the topic can't be used; "" if it is there."""
         try:
-            self._opened().get_topic(topic=self._topic, timeout=self._patience)
+            self._opened().get_topic(topic=self._topic, **self._bounds())
         except Exception as error:  # noqa: BLE001 - whatever it is, it is in the way
             kind = type(error).__name__
             if kind == "PermissionDenied":
@@ -70,16 +70,21 @@ class Alarm:
 
     def _publish(self, names: Sequence[str]) -> None:
         """Publish in this thread: the library's own way makes one for each message."""
-        from google.api_core.retry import Retry  # noqa: PLC0415
         from google.pubsub_v1 import PublisherClient as Plain  # noqa: PLC0415
 
         Plain.publish(
             self._opened(),
             topic=self._topic,
             messages=[{"data": name.encode()} for name in names],
-            retry=Retry(timeout=self._patience),
-            timeout=self._patience,
+            **self._bounds(),
         )
+
+    def _bounds(self) -> dict[str, Any]:
+        """Return how long a call may take: the library's own way goes on for minutes."""
+        from google.api_core.retry import Retry  # noqa: PLC0415
+
+        half = self._patience / 2  # the last attempt may begin when the time for them is over
+        return {"retry": Retry(timeout=half), "timeout": half}
 
     def _opened(self) -> "PublisherClient":
         """Return the client, made when it is first needed: it is slow to import and forks badly."""
