@@ -347,6 +347,26 @@ def test_a_bucket_that_cannot_be_reached_is_told_as_the_queue_it_is() -> None:
         assert "RETRY_QUEUE" in queue.unusable()
 
 
+def test_a_bucket_that_is_forbidden_tells_the_role_that_a_queue_needs() -> None:
+    """Objects are written and deleted here, not only read; a list is refused with other words."""
+    with BucketServer(Respond(403)) as server:
+        queue = over(server)
+        for act in (lambda: put(queue, numbered()), lambda: queue.finish(uid_of(numbered()))):
+            with pytest.raises(QueueUnusable, match=r"forbidden to us.*storage\.objectUser"):
+                act()
+        assert "storage.objectUser" in queue.unusable()
+
+
+def test_what_was_revived_without_an_alarm_is_swept_as_what_has_none(server: BucketServer) -> None:
+    """As where the topic is missing: it is no longer dead, and so no second revival finds it."""
+    name = put(over(server), numbered(), attempt(REFUSED))
+    with pytest.raises(QueueUnusable, match="alarm"):
+        over(server, bell=Broken()).revive(Filter(), NOW + DAY)
+    bell = Bell()
+    assert over(server, bell=bell).sweep(NOW + DAY + 1, 60.0).rearmed == 1
+    assert bell.rung == [name]
+
+
 def test_a_payload_that_is_damaged_is_told_and_mended_by_an_upload(
     bucket: Bucket, queue: BucketQueue
 ) -> None:

@@ -344,10 +344,11 @@ def _failure(bucket: str, kind: str, text: str) -> JpegstowError:
 def _refused(bucket: str, kind: str, text: str) -> ObjectUnavailable:
     if token := re.search(r"credential provider: (\w+)", text):
         return _no_credentials(token[1])
-    if kind in {"PermissionDeniedError", "UnauthenticatedError"}:
+    status = re.search(r"status code: (\d{3})", text)
+    is_refusal = status and status[1] in {"401", "403"}  # of a list, obstore has no class
+    if is_refusal or kind in {"PermissionDeniedError", "UnauthenticatedError"}:
         mend = "grant the service account storage.objects.get and .list on it"
         return _unavailable(bucket, "is forbidden to us", mend, "bucket-forbidden")
-    status = re.search(r"status code: (\d{3})", text)
     cause = re.search(r"kind: (Timeout|Connect|Interrupted|Decode|Request)", text)
     if status:
         return _unavailable(bucket, f"answers {status[1]}")

@@ -207,7 +207,7 @@ class BucketQueue:
             if not _matches(entry, chosen):
                 return None
             due = replace(entry, state="pending", next_attempt=now, since=now)
-            return replace(record.with_entry(due), rung=now)
+            return record.with_entry(due)  # its alarm is not set yet
 
         names = [one.place.sop_instance_uid for one in self._matching(chosen)]
         count = 0

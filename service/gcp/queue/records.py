@@ -250,6 +250,8 @@ def _explained() -> Iterator[None]:
         yield
     except ObjectUnavailable as error:
         mend = error.mend or "look at the bucket, and at the rights of the service account"
+        if error.reason == "bucket-forbidden":
+            mend = "grant the service account roles/storage.objectUser on it"
         raise QueueUnusable(
             f"the retry queue can't be used: {error.detail}", where="RETRY_QUEUE", mend=mend
         ) from None
