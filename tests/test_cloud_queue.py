@@ -397,3 +397,21 @@ def test_a_pubsub_that_says_nothing_is_given_up_and_leaves_no_thread(
         assert time.monotonic() - began < BOUND
         assert set(threading.enumerate()) <= before
         alarm.close()
+
+
+def test_a_subscription_that_cannot_be_pulled_is_told_by_the_doctor(
+    cloud: Cloud, tmp_path: Path
+) -> None:
+    pulled = cloud.topic.pull_from().rpartition("/")[2]
+    pushed = cloud.topic.push_to("http://127.0.0.1:9/v1/retry").rpartition("/")[2]
+    told = {}
+    for name in (pulled, pushed, "none-such"):
+        given = cloud.environment | {"RETRY_QUEUE": f"{cloud.place}&subscription={name}"}
+        with Command(tmp_path / name, "doctor", "--json", **given) as command:
+            command.process.wait(BOUND)
+        found = {one["check"]: one["wrong"] for one in json.loads(command.output)}
+        assert found["retry queue in a bucket"] == ""
+        told[name] = found["retry subscription"]
+    assert told[pulled] == ""
+    assert "pushes" in told[pushed]
+    assert "NotFound" in told["none-such"]

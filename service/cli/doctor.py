@@ -132,6 +132,15 @@ def _bucket_and_topic(current: Settings) -> str:
     return "" if isinstance(current.queue_place, Path) else _queue(current)
 
 
+def _subscription(current: Settings) -> str:
+    place = current.queue_place
+    if isinstance(place, Path) or not place.subscription:
+        return ""
+    from service.gcp.pull import missing  # noqa: PLC0415 - slow to import
+
+    return missing(place.subscription)
+
+
 def _queue(current: Settings) -> str:
     with closing(assemble.retry_queue(current)) as queue:
         return queue.unusable()
@@ -194,6 +203,12 @@ CHECKS: Final = (
         "retry queue in a bucket",
         _bucket_and_topic,
         "create both, and let the service account use them: docs/deploy.md",
+        online=True,
+    ),
+    Check(
+        "retry subscription",
+        _subscription,
+        "create it for the topic of RETRY_QUEUE: docs/deploy.md",
         online=True,
     ),
     Check(

@@ -19,6 +19,7 @@ GRACE: Final = 6.0  # seconds that what is under way may go on once the process 
 _CLOSING: Final = 1.0  # seconds for the last acknowledgements
 _LEASE: Final = 10  # seconds, the least there is; the library renews it while we work
 _PAUSE: Final = 1.0  # seconds; a subscription without a retry policy delivers again at once
+_PATIENCE: Final = 5.0  # seconds for Pub/Sub to tell of a subscription
 _LOOK: Final = 0.2  # seconds between two looks whether a signal has come
 
 Take = Callable[[Message], None]
@@ -77,6 +78,24 @@ def pull(subscription: str, take: Take, concurrency: int, most_bytes: int) -> Co
         telemetry.log("INFO", why)
         _wind_up(stream)
     return counts
+
+
+def missing(subscription: str) -> str:
+    """Return why a subscription can't be pulled; "" if it is there."""
+    from google.api_core.exceptions import GoogleAPICallError, PermissionDenied  # noqa: PLC0415
+    from google.api_core.retry import Retry  # noqa: PLC0415
+    from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415
+    from google.cloud.pubsub_v1 import SubscriberClient  # noqa: PLC0415
+
+    bounds: dict[str, Any] = {"retry": Retry(timeout=_PATIENCE), "timeout": _PATIENCE}
+    try:
+        with SubscriberClient() as client:
+            found = client.get_subscription(subscription=subscription, **bounds)
+    except PermissionDenied:
+        return ""  # a subscriber may pull without being let look
+    except (GoogleAPICallError, GoogleAuthError) as error:
+        return str(_unusable(error))
+    return "it pushes, and can't be pulled" if found.push_config.push_endpoint else ""
 
 
 class Workers:
