@@ -174,8 +174,9 @@ class Settings:
     push_auth: Literal["google", "none"] = _setting(
         "google",
         one_of("google", "none"),
-        """Who may push to `/v1/pubsub`: who has a token of Google's for `PUSH_SERVICE_ACCOUNT`
-        (`google`), or anybody (`none`, only where `HOST` is this machine alone).""",
+        """Who may push to `/v1/pubsub` and `/v1/retry`: who has a token of Google's for
+        `PUSH_SERVICE_ACCOUNT` (`google`), or anybody (`none`, only where `HOST` is this machine
+        alone).""",
     )
     push_audience: str = _setting(
         "",
