@@ -37,8 +37,11 @@ def add_push(
         @api.post("/v1/retry")
         def rung() -> Response:
             body = _checked_body(tokens)
-            redelivery.push(body, {name.lower(): value for name, value in request.headers.items()})
-            return Response(status=HTTPStatus.NO_CONTENT)
+            headers = {name.lower(): value for name, value in request.headers.items()}
+            at_end = redelivery.push(body, headers)
+            return Response(
+                status=HTTPStatus.NO_CONTENT if at_end else HTTPStatus.SERVICE_UNAVAILABLE
+            )
 
     @api.after_request
     def challenge(response: Response) -> Response:

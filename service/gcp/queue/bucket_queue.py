@@ -4,20 +4,20 @@ The bucket is the list: what it holds is the queue, whatever happens to messages
 is there before its record and goes after it; its alarm is set before it is acknowledged.
 """
 
-import re
 import secrets
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final, Protocol
 
 from service.dicom.codestream import Buffer
-from service.errors import BadRequest, DamagedEntry, JpegstowError, QueueUnusable
+from service.errors import DamagedEntry, JpegstowError, QueueUnusable
 from service.gcp.queue import record as form
-from service.gcp.queue.record import Place, Record
-from service.gcp.queue.records import Change, Placed, Records, Sighting
+from service.gcp.queue.finding import arrival, matches, matching
+from service.gcp.queue.keeping import CheckRoom, keep, remove, sound
+from service.gcp.queue.record import Record
+from service.gcp.queue.records import Placed, Records
 from service.gcp.queue.room import Room
 from service.gcp.queue.sweep import Swept, sweep
 from service.ingest import Attempt, Described, Upload
@@ -39,7 +39,6 @@ from service.retry.protocol import (
     no_such_entry,
 )
 
-_TRIES: Final = 10  # of an upload whose entry keeps coming and going
 _FRESH: Final = 10.0  # seconds that one look at the whole queue is leased from
 
 
@@ -108,7 +107,7 @@ class BucketQueue:
                 raise being_sent()  # that took so long that the lease has run out
             return replace(record, dropped=True)
 
-        self._remove(sop_instance_uid, marked)
+        remove(self._records, self._room, sop_instance_uid, marked)
 
     def lease(self, now: float, *, probe: bool = False) -> Lease | None:
         """Take the oldest entry whose time has come, or for a probe the least tried one.
@@ -145,7 +144,7 @@ class BucketQueue:
     def load(self, sop_instance_uid: str) -> Kept:
         """Return what is kept of an entry; NoSuchEntry, DamagedEntry."""
         placed = self._found(sop_instance_uid)
-        found = self._sound(placed.place)
+        found = sound(self._records, placed.place)
         if found is None:
             self._found(sop_instance_uid)  # it may have been finished meanwhile
             raise DamagedEntry(
@@ -157,7 +156,7 @@ class BucketQueue:
 
     def finish(self, sop_instance_uid: str, attempt: Attempt | None = None) -> None:
         """Let go of an instance that the store has, whoever holds its lease."""
-        for place in self._places(sop_instance_uid):
+        for place in self._records.places(sop_instance_uid):
             self._records.finish(place)
             self._room.changed(-1, 0)
         self._count(attempt)
@@ -187,7 +186,7 @@ class BucketQueue:
             If `after` is no such place.
         """
         found: list[Placed] = []
-        for placed in self._matching(chosen, _arrival(after)):
+        for placed in matching(self._records, chosen, arrival(after)):
             if len(found) == limit:
                 return Page([one.record.entry for one in found], str(found[-1].place.arrival))
             found.append(placed)
@@ -204,12 +203,12 @@ class BucketQueue:
             entry = record.entry
             if is_on_its_way(entry, now) or not entry.is_described:
                 return None
-            if not _matches(entry, chosen):
+            if not matches(entry, chosen):
                 return None
             due = replace(entry, state="pending", next_attempt=now, since=now)
             return record.with_entry(due)  # its alarm is not set yet
 
-        names = [one.place.sop_instance_uid for one in self._matching(chosen)]
+        names = [one.place.sop_instance_uid for one in matching(self._records, chosen)]
         count = 0
         for awake in self._records.change_many(names, revived):
             self._wake(awake)
@@ -227,7 +226,7 @@ class BucketQueue:
             check_state(record.entry, state)
             return replace(record, dropped=True)
 
-        self._remove(sop_instance_uid, marked)
+        remove(self._records, self._room, sop_instance_uid, marked)
 
     def is_at_end(self, sop_instance_uid: str) -> bool:
         """Tell whether no alarm can do anything for an entry: it is dead, or gone.
@@ -236,13 +235,13 @@ class BucketQueue:
         """
         placed = self._records.find(sop_instance_uid)
         if placed is None:
-            return not self._places(sop_instance_uid)
+            return not self._records.places(sop_instance_uid)
         return placed.record.entry.state == "dead"
 
     def totals(self) -> Totals:
         """Count; the outcomes are those of this process."""
         counts, size, oldest = dict.fromkeys(STATES, 0), 0, None
-        for placed in self._matching(Filter()):
+        for placed in matching(self._records, Filter()):
             entry = placed.record.entry
             counts[entry.state] += 1
             size += entry.size
@@ -263,66 +262,11 @@ class BucketQueue:
         self._due = []
         return sweep(self._records, self._ring.set, now, silence)
 
-    def _keep(
-        self, entry: Entry, pieces: Sequence[Buffer], check_room: Callable[[Entry], None]
-    ) -> None:
-        """Keep an entry, or join the one there is, and set its alarm."""
-        for _ in range(_TRIES):
-            if state := self._put(entry, pieces, check_room):
-                break
-        else:
-            raise QueueUnusable("an entry of the retry queue keeps coming and going")
+    def _keep(self, entry: Entry, pieces: Sequence[Buffer], check: CheckRoom) -> None:
+        """Keep an entry, and set its alarm."""
+        state = keep(self._records, self._room, entry, pieces, check)
         if state != "dead":  # who holds it may be dead, and his alarm with him
             self._wake([entry.sop_instance_uid])
-
-    def _put(
-        self, entry: Entry, pieces: Sequence[Buffer], check_room: Callable[[Entry], None]
-    ) -> str:
-        """Return the state that the entry has now; "" if one has to look again."""
-        placed = self._records.find(entry.sop_instance_uid)
-        if placed is None:
-            check_room(entry)
-            return self._add(entry, pieces)
-        if placed.record.entry.state == "dead" or self._sound(placed.place) is None:
-            return self._supersede(placed, entry, pieces)
-
-        def joined(record: Record) -> Record | None:
-            if record.entry.state == "leased":
-                return None  # whoever sends it now has the last word
-            return record.with_entry(entries.joined(record.entry, entry, replaced=False))
-
-        if changed := self._records.change(entry.sop_instance_uid, joined):
-            return changed.record.entry.state
-        return "leased" if self._records.find(entry.sop_instance_uid) else ""
-
-    def _add(self, entry: Entry, pieces: Sequence[Buffer]) -> str:
-        """Keep a new entry; "" if another of the same instance came at the same time."""
-        place = form.new_place(entry.sop_instance_uid, time.time_ns())
-        if not self._records.create(place, Record(entry, rung=entry.since), pieces):
-            return ""
-        self._room.changed(1, entry.size)
-        return entry.state if self._is_alone(place) else ""
-
-    def _supersede(self, known: Placed, entry: Entry, pieces: Sequence[Buffer]) -> str:
-        """Put what came last in the place of what is dead or damaged."""
-        was = known.record.entry
-        if was.state == "leased":
-            record = replace(known.record, entry=replace(was, size=entry.size))
-        else:
-            joined = entries.joined(was, entry, replaced=True)
-            record = replace(known.record.with_entry(joined), rung=entry.since)
-        place = form.next_edition(known.place)
-        if not self._records.create(place, record, pieces):
-            return ""
-        self._room.changed(0, entry.size - was.size)
-        return record.entry.state if self._is_alone(place) else ""
-
-    def _is_alone(self, place: Place) -> bool:
-        """Leave one place of several for an instance, and tell whether none counts but this.
-
-        It may be gone already: whoever has finished or dropped it has seen it.
-        """
-        return self._records.settle(place.sop_instance_uid) in (place, None)
 
     def _hold(self, sop_instance_uid: str, now: float) -> Lease:
         """Lease an entry, dead or not due as it may be, and return it as it was."""
@@ -338,24 +282,6 @@ class BucketQueue:
         if self._records.change(sop_instance_uid, held) is None:
             raise no_such_entry()
         return Lease(before[0], token)
-
-    def _remove(self, sop_instance_uid: str, mark: Change) -> None:
-        """Discard an entry once it could be marked."""
-        several = self._places(sop_instance_uid)
-        if len(several) > 1:
-            self._records.settle(sop_instance_uid)  # else the next would count in its place
-        placed = self._records.change(sop_instance_uid, mark)
-        if placed is None:
-            raise no_such_entry()
-        for place in several - {placed.place}:
-            self._records.discard(place)
-        self._records.clear(placed.place)
-        self._room.changed(-1, -placed.record.entry.size)
-
-    def _places(self, sop_instance_uid: str) -> set[Place]:
-        if not form.is_id(sop_instance_uid):
-            return set()
-        return {one.place for one in self._records.sightings(sop_instance_uid)}
 
     def _settle(
         self, lease: Lease, change: Callable[[Entry], Entry], *, keep: bool = False
@@ -373,31 +299,9 @@ class BucketQueue:
             raise no_such_entry()
         return placed
 
-    def _sound(self, place: Place) -> Kept | None:
-        """Return what is kept, if it is what was written."""
-        data = self._records.payload(place)
-        try:
-            return None if data is None else kept.decode(data)
-        except ValueError:
-            return None
-
-    def _matching(self, chosen: Filter, after: int = -1) -> Iterator[Placed]:
-        """Yield the records that are meant, oldest first."""
-        if chosen.instance and not form.is_id(chosen.instance):
-            return
-        listed = self._records.sightings(chosen.instance)
-        found = [one for one in listed if one.place.arrival > after]
-        best = {one.place.sop_instance_uid: one for one in sorted(found, key=_rank)}
-        for seen in self._records.read(sorted(best.values())):
-            placed: Placed | None = seen
-            if seen.record.dropped:  # the same instance may have come again
-                placed = self._records.find(seen.place.sop_instance_uid)
-            if placed and _matches(placed.record.entry, chosen):
-                yield placed
-
     def _look(self, now: float) -> None:
         """Look for what is due."""
-        everything = (one.record.entry for one in self._matching(Filter()))
+        everything = (one.record.entry for one in matching(self._records, Filter()))
         self._due = [entry for entry in everything if form.is_due(entry, now)]
         self._looked = now
 
@@ -424,22 +328,3 @@ class BucketQueue:
 def _after(settled: Entry, current: Entry, attempt: Attempt | None) -> Entry:
     entry = replace(settled, size=current.size)
     return entries.after(entry, attempt) if attempt else entry
-
-
-def _rank(one: Sighting) -> tuple[int, int, str]:
-    return one.place.rank
-
-
-def _matches(entry: Entry, chosen: Filter) -> bool:
-    return (
-        chosen.state in ("", entry.state)
-        and chosen.study in ("", entry.study_instance_uid)
-        and chosen.instance in ("", entry.sop_instance_uid)
-        and chosen.reason.lower() in entry.reason.lower()
-    )
-
-
-def _arrival(after: str) -> int:
-    if not re.fullmatch(r"\d{0,19}", after, re.ASCII):
-        raise BadRequest("there is no such place in the list", where="after")
-    return int(after or -1)

@@ -64,6 +64,12 @@ class Records:
             self._seen = {place: seen[place] for place, _ in found if place in seen}
         return sorted(found)
 
+    def places(self, sop_instance_uid: str) -> set[Place]:
+        """List where an instance is: in one place but for moments."""
+        if not form.is_id(sop_instance_uid):
+            return set()
+        return {one.place for one in self.sightings(sop_instance_uid)}
+
     def payloads(self) -> dict[Place, Listed]:
         """List what is kept of instances."""
         with _explained():

@@ -42,14 +42,23 @@ class Redelivery:
         self._clock = clock
         self._chance = chance
 
-    def push(self, body: bytes, headers: Mapping[str, str]) -> None:
-        """Take a push request, as `take` takes its message; header names in lower case."""
+    def push(self, body: bytes, headers: Mapping[str, str]) -> bool:
+        """Take a push request, as `take` takes its message; header names in lower case.
+
+        Returns
+        -------
+        Whether nothing is to be waited for; else the message must come again, as after an error.
+        """
         try:
             message = envelope.read(body, headers)
         except BadRequest as error:
             _ignore(error)
-            return
-        self.take(message)
+            return True
+        try:
+            self.take(message)
+        except NotYet:
+            return False
+        return True
 
     def take(self, message: Message) -> None:
         """Try to send the entry that a message is of; return once nothing is to be waited for.
