@@ -1,5 +1,6 @@
 """Explicit VR Little Endian from what is stored otherwise: decoded right, or refused with a way."""
 
+import subprocess
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
@@ -29,6 +30,8 @@ from tests.archive_instances import (
     jpeg,
 )
 from tests.jpegs import picture
+from tests.judges import require_tool
+from tests.test_dicomweb_retrieve import uncompressed
 
 EXPLICIT = "1.2.840.10008.1.2.1"
 IMPLICIT = "1.2.840.10008.1.2"
@@ -118,7 +121,11 @@ def test_a_photograph_comes_uncompressed_with_all_else_as_it_was(
 
 @pytest.mark.parametrize(
     ("syntax", "photometric", "transform"),
-    [(LOSSLESS_J2K, "YBR_RCT", True), (LOSSLESS_J2K, "RGB", False), (J2K, "RGB", False)],
+    [
+        (LOSSLESS_J2K, "YBR_RCT", True),
+        (LOSSLESS_J2K, "RGB", False),
+        (J2K, "RGB", False),
+    ],
 )
 def test_jpeg_2000_is_decoded_exactly_and_rendered(
     client: FlaskClient, archive: Archive, syntax: str, photometric: str, *, transform: bool
@@ -131,6 +138,32 @@ def test_jpeg_2000_is_decoded_exactly_and_rendered(
     assert found.PhotometricInterpretation == "RGB"
     shown = client.get(f"{PATH}/rendered", headers={"Accept": "image/png"})
     assert Image.open(BytesIO(shown.data)).tobytes() == image.tobytes()
+
+
+@pytest.mark.parametrize("option", ["+e1", "+el"])
+@pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL", "MONOCHROME2"])
+def test_lossless_jpeg_is_decoded_exactly(tmp_path: Path, option: str, photometric: str) -> None:
+    image = picture(64, 48, "L" if photometric == "MONOCHROME2" else "RGB")
+    (tmp_path / "native.dcm").write_bytes(uncompressed(photometric, image))
+    command = [require_tool("dcmcjpeg"), option, "+cn", "native.dcm", "coded.dcm"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=30)
+    found = explicit((tmp_path / "coded.dcm").read_bytes())
+    assert found.PixelData == image.tobytes()
+    assert found.PhotometricInterpretation == photometric
+
+
+def test_jpeg_2000_of_ycbcr_stays_ycbcr() -> None:
+    image = picture(64, 48)
+    codestream = j2k(image, colour_transform=False)
+    found = explicit(encapsulated(LOSSLESS_J2K, codestream, PhotometricInterpretation="YBR_FULL"))
+    assert found.PixelData == image.tobytes()
+    assert found.PhotometricInterpretation == "YBR_FULL"
+
+
+def test_extended_jpeg_of_8_bits_is_decoded_as_baseline_is() -> None:
+    extended = jpeg().replace(b"\xff\xc0\0\x11", b"\xff\xc1\0\x11")
+    assert extended != jpeg()
+    assert explicit(encapsulated(EXTENDED, extended)).PixelData == explicit(dicom_file()).PixelData
 
 
 @pytest.mark.parametrize(
@@ -248,6 +281,9 @@ def test_bulk_data_of_several_frames_is_one_value_only_if_it_is_decoded(
         (JPEG_LS, {}),
         (EXTENDED, {"BitsAllocated": 16}),
         (LOSSLESS_J2K, {"BitsAllocated": 16}),
+        (LOSSLESS_J2K, {"PixelRepresentation": 1}),
+        (BASELINE, {"PhotometricInterpretation": "HSV"}),
+        (BASELINE, {"SamplesPerPixel": 4, "PhotometricInterpretation": "CMYK"}),
         ("1.2.840.10008.1.2.4.59", {}),
     ],
 )

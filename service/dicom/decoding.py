@@ -8,7 +8,7 @@ import struct
 from collections.abc import Iterator
 from copy import deepcopy
 from io import BytesIO
-from typing import Final
+from typing import Final, NamedTuple
 
 from pydicom import Dataset, dcmwrite
 from pydicom.dataset import FileMetaDataset
@@ -21,44 +21,76 @@ from service.dicom import jpeg, jpegtran, raster
 from service.errors import JpegstowError, NotDecodable
 
 EXPLICIT: Final = "1.2.840.10008.1.2.1"
-JPEGS: Final = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51, 57, 70))
 MAX_FRAME: Final = 150 << 20  # bytes, decoded
 MAX_PIXEL_DATA: Final = 1 << 30
 
 _NATIVE = frozenset({"1.2.840.10008.1.2", EXPLICIT})
-_BASELINE = "1.2.840.10008.1.2.4.50"
 _RLE = "1.2.840.10008.1.2.5"
-_BY_PILLOW = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (57, 70, 90, 91))
+_DCT = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51))
+_LOSSLESS = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (57, 70))
+_JPEG_2000 = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91))
+JPEGS: Final = _DCT | _LOSSLESS
 _PIXEL_DATA = 0x7FE00010
 # Pixel Data in Explicit VR: tag, VR, two reserved bytes, length (PS3.5 7.1.2).
 _HEAD = struct.Struct("<HH2s2xI")
 
-# What the decoders turn into RGB; RLE and uncompressed values stay as they are.
-_TO_RGB = {
-    _BASELINE: ("YBR_FULL", "YBR_FULL_422", "RGB"),
-    "1.2.840.10008.1.2.4.57": ("YBR_FULL", "YBR_FULL_422", "RGB"),
-    "1.2.840.10008.1.2.4.70": ("YBR_FULL", "YBR_FULL_422", "RGB"),
-    "1.2.840.10008.1.2.4.90": ("YBR_RCT", "RGB"),
-    "1.2.840.10008.1.2.4.91": ("YBR_RCT", "YBR_ICT", "RGB"),
-}
+# The colours of three samples: what the decoders make of what is stored.
+_RGB = {"RGB": "RGB", "YBR_FULL": "RGB", "YBR_FULL_422": "RGB"}
+_UNCHANGED = {"RGB": "RGB", "YBR_FULL": "YBR_FULL"}
+_COLOURS: dict[str, dict[str, str]] = (
+    dict.fromkeys(_DCT, _RGB)
+    | dict.fromkeys(_LOSSLESS, _UNCHANGED)
+    | dict.fromkeys(_JPEG_2000, _UNCHANGED | {"YBR_RCT": "RGB", "YBR_ICT": "RGB"})
+)
 
 # Without it, decoders take three components for YCbCr: APP14 "Adobe", transform 0 (ITU-T T.872).
 #    marker length  "Adobe"    version flags0 flags1 transform
 _ADOBE_RGB = bytes.fromhex("ffee 000e 41646f6265 0064 0000 0000 00")
 
 
-def is_decodable(transfer_syntax: str, bits_allocated: int) -> bool:
-    """Tell whether an instance can be had in Explicit VR Little Endian, if it isn't damaged."""
-    if transfer_syntax in _NATIVE or transfer_syntax == _RLE:
-        return True
-    return transfer_syntax in {_BASELINE, *_BY_PILLOW} and bits_allocated == 8
+class Coding(NamedTuple):
+    """What tells whether an image can be decoded here, if it isn't damaged."""
+
+    transfer_syntax: str
+    photometric: object
+    samples: object
+    bits_allocated: object
+    representation: object
+
+    @property
+    def is_decodable(self) -> bool:
+        """Whether the image can be had in Explicit VR Little Endian."""
+        if self.transfer_syntax in _NATIVE or self.transfer_syntax == _RLE:
+            return True
+        if (self.bits_allocated, self.representation or 0) != (8, 0):
+            return False
+        grey = self.transfer_syntax in _COLOURS and self.samples == 1
+        return grey or (self.samples == 3 and bool(self.colours))
+
+    @property
+    def colours(self) -> str:
+        """The photometric interpretation of three decoded samples; empty if it isn't known."""
+        return _COLOURS.get(self.transfer_syntax, {}).get(str(self.photometric), "")
+
+
+def coding(dataset: Dataset) -> Coding:
+    """Return how the Pixel Data of a data set that was read from a file is coded."""
+    keywords = (
+        *("PhotometricInterpretation", "SamplesPerPixel"),
+        *("BitsAllocated", "PixelRepresentation"),
+    )
+    syntax = str(dataset.file_meta.TransferSyntaxUID)
+    return Coding(syntax, *(dataset.get(keyword) for keyword in keywords))
 
 
 def shown(codestream: bytes, transfer_syntax: str, photometric: str | None) -> bytes:
     """Return a frame that shows its own colours without the data set beside it."""
     is_jpeg = transfer_syntax in JPEGS and codestream.startswith(b"\xff\xd8")
     if is_jpeg and photometric == "RGB" and b"Adobe" not in codestream[:4096]:
-        return codestream[:2] + _ADOBE_RGB + codestream[2:]
+        # A JFIF segment, which says YCbCr, would count for more than Adobe's.
+        jfif = codestream[2:4] == b"\xff\xe0"
+        behind = 4 + int.from_bytes(codestream[4:6], "big") if jfif else 2
+        return codestream[:2] + _ADOBE_RGB + codestream[behind:]
     return codestream
 
 
@@ -92,8 +124,8 @@ def frame_size(dataset: Dataset) -> int:
 def frame(dataset: Dataset, codestream: bytes) -> bytes:
     """Decode one frame of a compressed image to samples in colour-by-pixel order.
 
-    Three components of JPEG and JPEG 2000 become RGB, as `photometric` says; 16 bits and more are
-    little endian.
+    Three samples of JPEG and JPEG 2000 have the colours that `Coding.colours` says; those of RLE
+    stay as they are. 16 bits and more are little endian.
 
     Raises
     ------
@@ -124,16 +156,16 @@ def _refusal(detail: str) -> NotDecodable:
 
 
 def _decoded(dataset: Dataset, codestream: bytes) -> bytes:
-    syntax, photometric = str(dataset.file_meta.TransferSyntaxUID), photometric_of(dataset)
+    coded = coding(dataset)
+    syntax = coded.transfer_syntax
     if syntax == _RLE:
         return _from_rle(dataset, codestream)
-    if not is_decodable(syntax, dataset.BitsAllocated) or dataset.get("PixelRepresentation"):
+    if not coded.is_decodable:
         raise ValueError("not for the decoders that are here")
     colour = dataset.SamplesPerPixel == 3
-    if colour and photometric not in _TO_RGB.get(syntax, ()):
-        raise ValueError("a colour space that the decoder doesn't turn into RGB")
-    visible = shown(codestream, syntax, photometric)
-    if syntax == _BASELINE:
+    # What is to stay unchanged is called RGB, which the decoders leave alone.
+    visible = shown(codestream, syntax, "RGB" if syntax in _LOSSLESS else str(coded.photometric))
+    if syntax in _DCT:
         header = jpeg.inspect(visible)  # the library would decode to another size
         if (header.columns, header.rows) != (dataset.Columns, dataset.Rows):
             raise ValueError("another size")
@@ -170,12 +202,6 @@ def _by_pixel(planes: bytes, samples: int, width: int) -> bytes:
     return bytes(pixels)
 
 
-def photometric_of(dataset: Dataset) -> str | None:
-    """Return the PhotometricInterpretation of compressed frames, if there is one."""
-    value = dataset.get("PhotometricInterpretation")
-    return str(value) if value else None
-
-
 def native_length(dataset: Dataset) -> int:
     """Return how many bytes all frames have when they are native, without padding."""
     return frame_size(dataset) * number_of_frames(dataset)
@@ -203,8 +229,8 @@ def explicit(dataset: Dataset) -> tuple[int, Iterator[bytes]]:
     if dataset.SamplesPerPixel == 3:
         # New elements: those that are there belong to `dataset`, too.
         head.add_new(0x00280006, "US", 0)
-        if photometric_of(dataset) in _TO_RGB.get(str(dataset.file_meta.TransferSyntaxUID), ()):
-            head.add_new(0x00280004, "CS", "RGB")
+        if coding(dataset).colours:
+            head.add_new(0x00280004, "CS", coding(dataset).colours)
     padding = bytes(length % 2)
     vr = b"OB" if dataset.BitsAllocated <= 8 else b"OW"
     start = _file(dataset, head) + _HEAD.pack(0x7FE0, 0x0010, vr, length + len(padding))

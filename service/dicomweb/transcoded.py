@@ -10,14 +10,14 @@ from pydicom import Dataset
 from service.archive import Instance
 from service.dicom import decoding, part10
 from service.dicom.budget import Budget
-from service.dicom.decoding import EXPLICIT
+from service.dicom.decoding import EXPLICIT, Coding
 from service.dicomweb.accept import Offer
 
 _DICOM = "application/dicom"
 _COPIES = 3  # of a decoded frame: the decoder's, Python's, and one in another order
 _PATIENCE = 10.0  # seconds
 _BUDGET = Budget(_COPIES * decoding.MAX_FRAME * 2, _PATIENCE)
-_BITS_ALLOCATED = "00280100"
+_CODING = ("00280004", "00280002", "00280100", "00280103")  # in the order of `Coding`
 
 
 def offers(found: Sequence[Instance], *, single: bool) -> list[Offer]:
@@ -38,10 +38,9 @@ def offers(found: Sequence[Instance], *, single: bool) -> list[Offer]:
 
 def is_decodable(instance: Instance) -> bool:
     """Tell from its row whether an instance can be had in Explicit VR Little Endian."""
-    if decoding.is_decodable(instance.transfer_syntax, 0):
-        return True
-    bits = json.loads(instance.attributes).get(_BITS_ALLOCATED, {}).get("Value", [0])[0]
-    return decoding.is_decodable(instance.transfer_syntax, bits)
+    model = json.loads(instance.attributes)
+    values = [model.get(tag, {}).get("Value", [None])[0] for tag in _CODING]
+    return Coding(instance.transfer_syntax, *values).is_decodable
 
 
 def file(path: Path) -> tuple[int, Iterator[bytes]]:
