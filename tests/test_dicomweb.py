@@ -26,6 +26,7 @@ from tests.serving import wait_until
 
 PATH = f"/studies/{STUDY}/series/{SERIES}/instances/{INSTANCE}"
 PLAIN = "/dicomWeb"
+METHODS = {"GET", "POST", "DELETE", "PUT", "PATCH"}
 GOOGLE = "/v1/projects/p/locations/l/datasets/d/dicomStores/dicomWeb/dicomWeb"
 
 
@@ -322,3 +323,18 @@ def test_an_archive_that_cannot_be_opened_ends_the_start(tmp_path: Path) -> None
     (tmp_path / "index.sqlite").write_bytes(b"not SQLite at all" * 999)
     with pytest.raises(RuntimeError, match="damaged"):
         open_archive(create_app(), tmp_path, 30.0)
+
+
+def test_every_route_stands_in_the_conformance_statement() -> None:
+    text = (Path(__file__).parents[1] / "docs" / "conformance.md").read_text()
+    table = [line for line in text.splitlines() if re.match(r"\| (GET|POST|DELETE) ", line)]
+    stated = {
+        (line.split("|")[1].strip(), path)
+        for line in table
+        for path in re.findall("`([^`]*)`", line)
+    }
+    plain = [rule for rule in create_app().url_map.iter_rules() if rule.rule.startswith(PLAIN)]
+    for rule in plain:
+        path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule.removeprefix(PLAIN))
+        assert {(method, path) for method in rule.methods or () if method in METHODS} <= stated
+    assert len(plain) == sum(path.startswith("/s") or path == "/instances" for _, path in stated)
