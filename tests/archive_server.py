@@ -1,0 +1,154 @@
+"""`jpegstow archive` as a process of the test's own, and requests that send what they are given."""
+
+import http.client
+import json
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from email import message_from_bytes, policy
+from email.message import Message
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from service import processes
+from tests.bench.processes import tree
+from tests.peers import BOUND, free_port, wait_for_http
+from tests.serving import COMMAND, kill, wait_until
+
+
+class ArchiveServer:
+    """`jpegstow archive` with nothing set but its port, DATA_DIR and what is given."""
+
+    def __init__(self, data_dir: Path, **environment: str) -> None:
+        self.data_dir = data_dir
+        self.log = data_dir.with_name(data_dir.name + ".log")
+        self._environment = environment
+
+    @property
+    def folder(self) -> Path:
+        """Where the archive keeps its files and its index."""
+        return self.data_dir / "archive"
+
+    @property
+    def url(self) -> str:
+        """The address of the server, without a final slash."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def __enter__(self) -> Self:
+        """Start it, and wait until it answers."""
+        self.port = free_port()
+        environment = {
+            name: value
+            for name, value in processes.environment().items()
+            if name in {"PATH", "HOME", "PYTHONPATH"} or name.startswith("MALLOC_")
+        }
+        environment |= {"DATA_DIR": str(self.data_dir), "ARCHIVE_PORT": str(self.port)}
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [COMMAND, "archive"],
+                cwd=self.log.parent,
+                env=environment | self._environment,
+                stdout=log,
+                stderr=log,
+            )
+        try:
+            wait_for_http(f"{self.url}/healthz", alive=lambda: self.process.poll() is None)
+            wait_until(lambda: ask("GET", f"{self.url}/healthz").status == 200)
+        except TimeoutError as error:
+            self.__exit__(None, None, None)
+            raise TimeoutError(self.log.read_text()[-3000:]) from error
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End it and all that it has started."""
+        if self.process.poll() is None:
+            left = tree(self.process.pid)
+            self.process.terminate()
+            try:
+                self.process.wait(BOUND)
+            finally:
+                kill(left)
+
+    def kill(self) -> None:
+        """Kill it and all that it has started, as a loss of power would."""
+        kill(tree(self.process.pid))
+        self.process.wait(BOUND)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An answer as it came; the names of its headers are in lower case."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def media_type(self) -> str:
+        """The media type, without parameters."""
+        return self.headers.get("content-type", "").partition(";")[0].strip()
+
+    def json(self) -> Any:
+        """Decode the body."""
+        return json.loads(self.body)
+
+    def parts(self) -> list[tuple[str, bytes]]:
+        """Split the body into content types and bytes, as the standard library reads it."""
+        return split(self.headers["content-type"], self.body)
+
+
+def split(content_type: str, body: bytes) -> list[tuple[str, bytes]]:
+    """Split a multipart body into content types and bytes."""
+    head = f"Content-Type: {content_type}\r\n\r\n".encode("latin-1")
+    message = message_from_bytes(head + body, policy=policy.HTTP)
+    leaves = [part for part in message.walk() if not part.is_multipart()]
+    payloads = [(_sent_type(part), part.get_payload(decode=True)) for part in leaves]
+    return [(kind, payload) for kind, payload in payloads if isinstance(payload, bytes)]
+
+
+def _sent_type(part: Message) -> str:
+    """Return a content type as it came; `email` would write it anew."""
+    (kind,) = [value for name, value in part.raw_items() if name.lower() == "content-type"]
+    return str(kind).strip()
+
+
+def ask(
+    method: str,
+    url: str,
+    headers: Mapping[str, str] | None = None,
+    body: bytes | None = None,
+    *,
+    chunked: bool = False,
+) -> Answer:
+    """Send exactly these headers, with Host and the framing of the body, and read the answer."""
+    there = urlsplit(url)
+    assert there.hostname
+    connection = http.client.HTTPConnection(there.hostname, there.port, timeout=BOUND)
+    target = there.path + (f"?{there.query}" if there.query else "")
+    try:
+        connection.putrequest(method, target, skip_accept_encoding=True)
+        for name, value in (headers or {}).items():
+            connection.putheader(name, value)
+        if chunked:
+            connection.putheader("Transfer-Encoding", "chunked")
+        elif body is not None:
+            connection.putheader("Content-Length", str(len(body)))
+        pieces = _pieces(body or b"") if chunked else body
+        connection.endheaders(pieces, encode_chunked=chunked)
+        response = connection.getresponse()
+        received = {name.lower(): value for name, value in response.getheaders()}
+        return Answer(response.status, received, response.read())
+    finally:
+        connection.close()
+
+
+def _pieces(body: bytes) -> Iterator[bytes]:
+    for start in range(0, len(body), 1000):
+        yield body[start : start + 1000]
