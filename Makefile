@@ -40,6 +40,7 @@ bench: $(VENV)/.dev ## measure on this machine; ARGS=--quick for a first look
 	$(BIN)/python -m tests.bench.transforms $(ARGS)
 	$(BIN)/python -m tests.bench.upload $(ARGS)
 	$(BIN)/python -m tests.bench.queue $(ARGS)
+	$(BIN)/python -m tests.bench.archive $(ARGS)
 
 image: ## build the container image with docker or buildah
 	@if docker info >/dev/null 2>&1; then docker build -t jpegstow .; \
