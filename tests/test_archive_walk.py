@@ -1,7 +1,6 @@
 """Whatever step of a store or a delete is the last one, index and files agree afterwards."""
 
 import hashlib
-import sqlite3
 import subprocess
 import sys
 from pathlib import Path
@@ -10,10 +9,10 @@ from typing import NamedTuple
 import pytest
 
 from service.archive import AlreadyStored, Archive, Stored
+from tests.archive_content import Row, Uids, content
 from tests.archive_walk import ACTIONS, BESIDE, NEW, PREPARED, STUDY, copy, file_of, prepare, put
 
 ROOT = Path(__file__).parents[1]
-Uids = tuple[str, str, str]
 
 
 class Step(NamedTuple):
@@ -32,60 +31,8 @@ def walk(folder: Path, action: str) -> list[Step]:
     return [Step(folder / number, set(acknowledged)) for number, *acknowledged in lines]
 
 
-class Row(NamedTuple):
-    sha256: str
-    storage_class: str
-
-
-def indexed(folder: Path) -> dict[Uids, Row]:
-    """Return what the index says, read without the archive."""
-    index = sqlite3.connect(folder / "index.sqlite")
-    try:
-        found = index.execute(
-            "SELECT study_instance_uid, series_instance_uid, sop_instance_uid, sha256,"
-            " storage_class FROM study JOIN series ON series.study = study.id"
-            " JOIN instance ON instance.series = series.id"
-        ).fetchall()
-        assert index.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-        assert index.execute("PRAGMA foreign_key_check").fetchall() == []
-    finally:
-        index.close()
-    return {row[:3]: Row(*row[3:]) for row in found}
-
-
-def on_disk(folder: Path) -> dict[Uids, Row]:
-    """Return what the files say."""
-    found = {}
-    for path in (folder / "instances").rglob("*.dcm"):
-        uids = (path.parent.parent.name, path.parent.name, path.stem)
-        sidecar = path.with_suffix(".class")
-        storage_class = sidecar.read_text() if sidecar.exists() else "STANDARD"
-        found[uids] = Row(hashlib.sha256(path.read_bytes()).hexdigest(), storage_class)
-    return found
-
-
 def expected(uids: Uids, storage_class: str) -> Row:
     return Row(hashlib.sha256(file_of(uids)).hexdigest(), storage_class)
-
-
-def content(folder: Path) -> dict[Uids, Row]:
-    """Open what a kill has left, check it, and return what is in it."""
-    archive = Archive(folder)
-    try:
-        rows = indexed(folder)
-        assert rows == on_disk(folder)
-        for name in ("incoming", "outgoing", "deleting"):
-            assert list((folder / name).iterdir()) == []
-        for path in (folder / "operations").iterdir():
-            operation = archive.operation(path.stem)
-            assert operation
-            assert operation.finished
-            assert not operation.error
-        assert not archive.rebuild().skipped
-        assert indexed(folder) == rows
-    finally:
-        archive.close()
-    return rows
 
 
 @pytest.fixture
