@@ -55,7 +55,8 @@ class ArchiveServer:
             )
         try:
             wait_for_http(f"{self.url}/healthz", alive=lambda: self.process.poll() is None)
-            wait_until(lambda: ask("GET", f"{self.url}/healthz").status == 200)
+            # Healthy is also one that still makes its index.
+            wait_until(lambda: ask("GET", f"{self.url}/dicomWeb/studies").status == 200)
         except TimeoutError as error:
             self.__exit__(None, None, None)
             raise TimeoutError(self.log.read_text()[-3000:]) from error
