@@ -120,7 +120,7 @@ def check_nothing_is_left_over(bucket: Bucket) -> None:
     assert len(both) == 2 * len(set(both)) == 2 * len(records)
 
 
-@settings(max_examples=120)
+@settings(max_examples=120, deadline=None)
 @given(
     start=st.sampled_from(sorted(STARTS)),
     began=st.lists(
