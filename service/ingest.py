@@ -7,12 +7,14 @@ import hashlib
 import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import Protocol
 
 from pydicom import Dataset
 
+from service import counting
 from service.dicom import uid
 from service.dicom.consistency import DERMOSCOPIC
 from service.dicom.dataset import Instance, describe, merge
@@ -25,7 +27,7 @@ from service.dicom.normalise import (
     from_jpeg2000,
     normalise,
 )
-from service.dicom.outcome import Outcome, Stored
+from service.dicom.outcome import Outcome, Rejected, Stored
 from service.dicom.soundness import check_size
 from service.dicom.template import Template
 from service.errors import JpegstowError, UnknownTemplate
@@ -177,7 +179,10 @@ def describe_upload(upload: Upload, rules: Rules) -> Described:
         Whatever is wrong with the JPEG, the attributes or the template's name.
     """
     _template(upload, rules)  # a wrong name is cheaper to find than a picture is to read
-    return describe_normalised(upload, normalise_image(upload.image, rules), rules)
+    with counting.step("normalise"):
+        normalised = normalise_image(upload.image, rules)
+    with counting.step("describe"):
+        return describe_normalised(upload, normalised, rules)
 
 
 def describe_normalised(upload: Upload, normalised: Normalised, rules: Rules) -> Described:
@@ -236,7 +241,8 @@ def ingest(
         for one in described
         if isinstance(one, Described)
     }
-    outcomes = store.store(list(instances.values())) if instances else {}
+    with counting.step("store") if instances else nullcontext():
+        outcomes = store.store(list(instances.values())) if instances else {}
     now = clock()
     settled: dict[str, Result] = {}
     for upload, one in zip(uploads, described, strict=True):
@@ -244,12 +250,15 @@ def ingest(
             name = one.instance.sop_instance_uid
             attempt = Attempt(now, outcomes[name], store.wire)
             settled[name] = _settled(upload, one, attempt, queue)
-    return [
+    results = [
         replace(settled[one.instance.sop_instance_uid], upload=upload)
         if isinstance(one, Described)
         else Result(upload, None, one)
         for upload, one in zip(uploads, described, strict=True)
     ]
+    for result in results:
+        _count(result, rules)
+    return results
 
 
 def _described(upload: Upload, rules: Rules) -> Described | JpegstowError:
@@ -272,7 +281,28 @@ def _settled(
             queue.finish(described.instance.sop_instance_uid)
         return Result(upload, described, outcome)
     try:
-        queue.put(upload, described, attempt, attempt.at)
+        with counting.step("queue"):
+            queue.put(upload, described, attempt, attempt.at)
     except JpegstowError as error:
         return Result(upload, described, error)
     return Result(upload, described, outcome, kept=True)
+
+
+def _count(result: Result, rules: Rules) -> None:
+    """Count what became of a picture; a template's name only if there is such a template."""
+    upload, described = result.upload, result.described
+    template = upload.template if upload.template in rules.templates else ""
+    bytes_out = len(described.instance.codestream) if described else 0
+    counting.uploaded(_named(result), template, len(upload.image), bytes_out)
+
+
+def _named(result: Result) -> str:
+    match result.outcome:
+        case Stored(duplicate=duplicate):
+            return "duplicate" if duplicate else "stored"
+        case Rejected():
+            return "rejected"
+        case JpegstowError() as error if error.http_status < HTTPStatus.INTERNAL_SERVER_ERROR:
+            return "refused"
+        case _:
+            return "queued" if result.kept else "failed"

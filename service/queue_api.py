@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 
 from flask import Blueprint, Flask, Response, request
 
-from service import telemetry
+from service import counting, telemetry
 from service.answers import Answer, json_answer
 from service.dicom import json_model, stow
 from service.dicom.codestream import Codestream
@@ -74,7 +74,7 @@ def add_queue(app: Flask, queue: Queue, rules: Rules) -> None:
         # Slow to import, and asked for by few.
         from service import metrics  # noqa: PLC0415
 
-        text = metrics.exposition(queue.totals(), time.time())
+        text = metrics.exposition(queue.totals(), counting.read(), time.time())
         return Response(text, content_type=metrics.CONTENT_TYPE)
 
     app.register_blueprint(api)

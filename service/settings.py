@@ -207,6 +207,18 @@ class Settings:
     archive_port: int = _setting(8042, integer(0, 65_535), "The port of the embedded archive.")
     workers: int = _setting(2, integer(1, 64), "Worker processes of the service.")
     threads: int = _setting(8, integer(1, 256), "Threads, and so uploads at once, of each worker.")
+    metrics_dir: Path | None = _setting(
+        None,
+        lambda value: Path(value) if value else None,
+        """The folder in which the processes of one machine count for `/metrics`, such as one in
+        `/dev/shm`. Empty: `DATA_DIR/metrics`.""",
+    )
+    google_cloud_project: str = _setting(
+        "",
+        text,
+        """The project whose traces log lines name, in Cloud Logging's form. Empty: they name the
+        trace alone.""",
+    )
 
     @property
     def embedded(self) -> bool:
@@ -222,6 +234,11 @@ class Settings:
     def queue_place(self) -> Path | CloudQueue:
         """Where the retry queue is."""
         return self.retry_queue or (self.data_dir / "queue").absolute()
+
+    @property
+    def metrics_place(self) -> Path:
+        """Where what is counted is kept."""
+        return (self.metrics_dir or self.data_dir / "metrics").absolute()
 
     @property
     def auth(self) -> str:

@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from service import tracing
+
 Severity = Literal["DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL"]
 
 
@@ -25,6 +27,7 @@ def silence_pydicom() -> None:
 def log(severity: Severity, message: str, **values: Any) -> None:
     """Write one line; values that are None or empty are left out."""
     line = {"severity": severity, "message": message, "time": datetime.now(UTC).isoformat()}
+    values |= tracing.fields()
     line |= {name: value for name, value in values.items() if value not in (None, "", [], ())}
     # One write a line: lines of several threads and processes don't mix. Where it can't be written,
     # on a full disk, into a closed pipe, or without any standard output, the work goes on.

@@ -11,7 +11,7 @@ from flask import Flask, Response, request
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
-from service import __version__, telemetry
+from service import __version__, counting, telemetry
 from service.answers import Answer, json_answer, problem_answer, problem_from, problem_of
 from service.dicom import jpegtran
 from service.dicom.outcome import Outcome, Rejected, Stored, Unavailable, loggable
@@ -44,7 +44,8 @@ def create_app(
     @app.post("/v1/instances")
     def upload() -> Response:
         started = time.monotonic()
-        received = uploads(request, settings.default_template, settings.max_images)
+        with counting.step("receive"):
+            received = uploads(request, settings.default_template, settings.max_images)
         respond_async = _prefers_async()
         results = ingest(received, rules, UnaskedStore() if respond_async else guarded, queue)
         for result in results:

@@ -16,6 +16,7 @@ def service() -> Flask:
     """Return the service under the environment's settings."""
     telemetry.silence_pydicom()
     with uncollected():
+        from service.operation import add_operation  # noqa: PLC0415
         from service.push_api import add_push  # noqa: PLC0415 - each process loads its own half
         from service.web import create_app  # noqa: PLC0415
 
@@ -23,6 +24,7 @@ def service() -> Flask:
         rules, store = assemble.rules(current), assemble.store(current)
         guarded, queue = assemble.guarded(current, store), assemble.retry_queue(current)
         app = create_app(rules, store, guarded, queue, current)
+        add_operation(app, current)
         intake = assemble.intake(current, rules, guarded, queue)
         redelivery = assemble.redelivery(current, guarded, queue)
         add_push(app, intake, redelivery, assemble.push_tokens(current))

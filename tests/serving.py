@@ -22,6 +22,7 @@ from werkzeug.datastructures import MultiDict
 from werkzeug.test import TestResponse
 
 from service import assemble, settings
+from service.operation import add_operation
 from service.push_api import add_push
 from service.retry import Queue
 from service.settings import Settings
@@ -62,6 +63,7 @@ def application(current: Settings, queue: Queue) -> Flask:
     rules, store = assemble.rules(current), DicomwebStore(current)
     guarded = assemble.guarded(current, store)
     app = create_app(rules, store, guarded, queue, current)
+    add_operation(app, current)
     intake = assemble.intake(current, rules, guarded, queue)
     redelivery = assemble.redelivery(current, guarded, queue)
     add_push(app, intake, redelivery, assemble.push_tokens(current))

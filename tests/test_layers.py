@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 SERVICE = Path(__file__).parents[1] / "service"
-LEAVES = {"errors", "settings", "setting_texts", "telemetry"}
+LEAVES = {"errors", "settings", "setting_texts", "telemetry", "counting", "tracing"}
 KEEPING = {"database", "durable"}
 ASKING = {"parallel", "patience", "store"}
 LINE = LEAVES | {"dicom", "ingest"}
@@ -19,7 +19,11 @@ MAY_IMPORT = {
     "errors": set(),
     "setting_texts": set(),
     "settings": {"errors", "setting_texts"},
-    "telemetry": {"errors", "settings"},
+    "tracing": set(),
+    "telemetry": {"errors", "settings", "tracing"},
+    "tally": {"telemetry"},
+    "counting": {"tally", "tracing"},
+    "operation": LEAVES,
     "dicom": {"errors", "dicom"},
     "database": set(),
     "durable": {"dicom"},
@@ -34,7 +38,7 @@ MAY_IMPORT = {
     "assemble": LINE | {"store", "archive", "retry", "gcp"},
     "receive": LINE,
     "answers": {"errors"},
-    "metrics": {"retry"},
+    "metrics": {"retry", "counting", "tally"},
     "web": LINE | {"store", "retry", "receive", "answers", "queue_api"},
     "push_api": {"errors", "gcp"},
     "queue_api": LINE | {"retry", "answers", "metrics"},
@@ -45,7 +49,7 @@ MAY_IMPORT = {
     "verifying": LINE | ASKING | {"sending", "verifying"},
     "census": LINE | {"sending", "census"},
     "dicomweb": LEAVES | {"dicom", "archive", "dicomweb"},
-    "wsgi": LEAVES | {"loading", "assemble", "web", "push_api", "archive", "dicomweb"},
+    "wsgi": LEAVES | {"loading", "assemble", "web", "push_api", "operation", "archive", "dicomweb"},
 }
 MAY_IMPORT["cli"] = {*MAY_IMPORT, "cli"}
 NETWORK = {"asyncio", "http", "logging", "socket", "urllib"}

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 from service import metrics
 from service.retry import Totals
+from service.tally import Read
+from tests.figures import figures as samples
 from tests.jpegs import make_jpeg
 from tests.peers import failed, stored, unavailable
 from tests.queue_service import (
@@ -28,10 +29,11 @@ def quiet(tmp_path: Path) -> Iterator[Service]:
 
 
 def figures(text: str) -> dict[str, float]:
+    """Return all samples of the queue."""
     return {
-        sample.name + "".join(sample.labels.values()): sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
+        "".join(names): value
+        for names, value in samples(text).items()
+        if names[0].startswith("jpegstow_queue")
     }
 
 
@@ -79,6 +81,6 @@ def test_the_figures_are_those_of_the_queue_whoever_has_changed_it(tmp_path: Pat
 @pytest.mark.parametrize(("now", "age"), [(1_000.5, 900.5), (50.0, 0.0)])
 def test_the_age_of_the_oldest_never_is_negative(now: float, age: float) -> None:
     totals = Totals({"pending": 1, "leased": 0, "dead": 0}, 7, 100.0, {})
-    found = figures(metrics.exposition(totals, now).decode())
+    found = figures(metrics.exposition(totals, Read({}, {}), now).decode())
     assert found["jpegstow_queue_oldest_seconds"] == age
     assert found["jpegstow_queue_bytes"] == 7

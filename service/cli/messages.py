@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import click
 
-from service import assemble, durable, settings
+from service import assemble, counting, durable, settings
 from service.cli.options import reports_errors
 from service.errors import BadRequest
 from service.gcp.backfill import Count, backfill, pictures, publisher, unhurried
@@ -61,6 +61,7 @@ def pull_(subscription: tuple[str], concurrency: int | None) -> None:
     current = settings.load()
     rules, store = assemble.rules(current), assemble.store(current)
     queue = assemble.retry_queue(current)
+    counting.keep_in(current.metrics_place)
     try:
         intake = assemble.intake(current, rules, assemble.guarded(current, store), queue)
         click.echo(f"storing what comes from {subscription[0]} in {current.store_url}")

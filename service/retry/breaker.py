@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, TypeGuard
 
+from service import counting
 from service.dicom.dataset import Instance
 from service.dicom.outcome import Outcome, Unavailable
 from service.ingest import Store
@@ -138,7 +139,9 @@ class GuardedStore:
         finally:
             # One request is one success or one failure, however many instances it has.
             telling = min(outcomes.values(), key=is_failure)
-            self._breaker.record(telling, self._clock(), permit)
+            now = self._clock()
+            self._breaker.record(telling, now, permit)
+            counting.left_alone(self._breaker.opens_in(now))
         return outcomes
 
 

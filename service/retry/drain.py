@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from service import telemetry
+from service import counting, telemetry
 from service.dicom.outcome import Outcome, Rejected, Stored, Unavailable, loggable
 from service.errors import DamagedEntry, JpegstowError, NoSuchEntry
 from service.ingest import Attempt, Store
@@ -100,6 +100,7 @@ class Drain:
             self._breaker.cancel(permit)
             return
         self._breaker.record(outcome, now, permit)
+        counting.left_alone(self._breaker.opens_in(now))
         if is_failure(outcome):
             self._at_once = max(1, self._at_once // 2)
         else:
@@ -113,7 +114,8 @@ def send(queue: Queue, store: Store, lease: Lease) -> Outcome:
         described = queue.load(name).described
         if described is None:
             return Rejected("it has not been described", asked=False)
-        return store.store([described.instance])[name]
+        with counting.step("retry"):
+            return store.store([described.instance])[name]
     except NoSuchEntry:
         return Unavailable("the entry is gone", asked=False)
     except DamagedEntry as error:
@@ -130,6 +132,8 @@ def settle(queue: Queue, lease: Lease, attempt: Attempt, chance: float, max_age:
     outcome, now = attempt.outcome, attempt.at
     waiting = Waiting(lease.entry.attempts + attempt.asked, lease.entry.since)
     _log(lease, outcome, waiting.attempts)
+    if attempt.asked:
+        counting.retried(type(outcome).__name__.lower())
     decision = timing.decide(outcome, waiting, now, chance, max_age)
     match decision:
         case Finish():

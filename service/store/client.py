@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import requests
 import urllib3
 
+from service import counting, tracing
 from service.dicom.multipart import Payload
 from service.dicom.outcome import Unavailable
 from service.settings import Settings
@@ -103,6 +104,12 @@ class Client:
         A connection that broke is tried once more, since nothing is lost: a kept connection may
         have been closed by the store at the moment it was used again.
         """
+        made = self._attempt(exchange)
+        if isinstance(made, Unavailable):
+            counting.store_denied() if made.operator else counting.store_answered(0)
+        return made
+
+    def _attempt(self, exchange: Callable[[], _Made]) -> _Made | Unavailable:
         connect_timeout, answer_timeout = self._timeouts
         for attempt in (1, 2):
             try:
@@ -162,15 +169,17 @@ class Client:
         self, method: str, path: str, headers: dict[str, str], payload: Payload | None
     ) -> requests.Response:
         # A redirect would turn the POST into a GET, whose 200 means nothing: it isn't followed.
-        return self.session.request(
+        response = self.session.request(
             method,
             self._url_of(path),
             data=_Blocks(payload) if payload else None,  # type: ignore[arg-type] # memoryviews too
-            headers=headers,
+            headers=headers | tracing.headers(),
             timeout=self._timeouts,
             stream=True,
             allow_redirects=False,
         )
+        counting.store_answered(response.status_code)
+        return response
 
     def _url_of(self, path: str) -> str:
         """Return a URL of the store's server: credentials go nowhere else."""
