@@ -2,7 +2,7 @@
 
 import time
 from bisect import bisect_left
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,11 +75,17 @@ LEFT_ALONE: Final = Series("jpegstow_left_alone_until", (), stands=True)
 SUM: Final = "sum"
 
 _tally: Final = Tally()
+_templates: Final[list[str]] = []
 
 
 def keep_in(folder: Path) -> None:
     """Share what is counted with all processes that keep it in the same folder."""
     _tally.keep_in(folder)
+
+
+def know(templates: Iterable[str]) -> None:
+    """Tell of the templates that there are."""
+    _templates[:] = sorted(templates)
 
 
 def read() -> Read:
@@ -89,7 +95,7 @@ def read() -> Read:
 
 def uploaded(outcome: str, template: str, bytes_in: int, bytes_out: int) -> None:
     """Count a picture that went through the line; the template is one that there is, or empty."""
-    _tally.add(Series(UPLOADS.name, (outcome, _short(template) or "unknown")))
+    _tally.add(Series(UPLOADS.name, (outcome, _template(template))))
     _tally.add(Series(BYTES_IN.name), bytes_in)
     if bytes_out:
         _tally.add(Series(BYTES_OUT.name), bytes_out)
@@ -147,7 +153,10 @@ def left_alone_by(read: Read, now: float) -> int:
 
 def values_of(read: Read, metric: Metric) -> Mapping[tuple[str, ...], float]:
     """Return the numbers of a counter by its labels' values."""
-    zero = dict.fromkeys(metric.known, 0.0)
+    known = metric.known
+    if metric is UPLOADS:
+        known = tuple((outcome, _template(name)) for name in _templates for outcome in UPLOADED)
+    zero = dict.fromkeys(known, 0.0)
     return zero | {
         series.labels: number
         for series, number in sorted(read.counted.items())
@@ -157,6 +166,10 @@ def values_of(read: Read, metric: Metric) -> Mapping[tuple[str, ...], float]:
 
 def _class(status: int) -> str:
     return f"{min(5, max(2, status // 100))}xx"
+
+
+def _template(name: str) -> str:
+    return _short(name) or "unknown"
 
 
 def _short(name: str) -> str:

@@ -3,12 +3,14 @@
 from flask import Flask, Response, request
 
 from service import counting, tracing
+from service.ingest import Rules
 from service.settings import Settings
 
 
-def add_operation(app: Flask, settings: Settings) -> None:
+def add_operation(app: Flask, rules: Rules, settings: Settings) -> None:
     """Follow each request of an application."""
     counting.keep_in(settings.metrics_place)
+    counting.know(rules.templates)
     tracing.configure(settings.google_cloud_project)
 
     @app.before_request

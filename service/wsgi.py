@@ -24,7 +24,7 @@ def service() -> Flask:
         rules, store = assemble.rules(current), assemble.store(current)
         guarded, queue = assemble.guarded(current, store), assemble.retry_queue(current)
         app = create_app(rules, store, guarded, queue, current)
-        add_operation(app, current)
+        add_operation(app, rules, current)
         intake = assemble.intake(current, rules, guarded, queue)
         redelivery = assemble.redelivery(current, guarded, queue)
         add_push(app, intake, redelivery, assemble.push_tokens(current))

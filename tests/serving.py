@@ -63,7 +63,7 @@ def application(current: Settings, queue: Queue) -> Flask:
     rules, store = assemble.rules(current), DicomwebStore(current)
     guarded = assemble.guarded(current, store)
     app = create_app(rules, store, guarded, queue, current)
-    add_operation(app, current)
+    add_operation(app, rules, current)
     intake = assemble.intake(current, rules, guarded, queue)
     redelivery = assemble.redelivery(current, guarded, queue)
     add_push(app, intake, redelivery, assemble.push_tokens(current))

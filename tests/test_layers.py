@@ -23,7 +23,7 @@ MAY_IMPORT = {
     "telemetry": {"errors", "settings", "tracing"},
     "tally": {"telemetry"},
     "counting": {"tally", "tracing"},
-    "operation": LEAVES,
+    "operation": LINE,
     "dicom": {"errors", "dicom"},
     "database": set(),
     "durable": {"dicom"},
