@@ -16,6 +16,7 @@ def service() -> Flask:
     """Return the service under the environment's settings."""
     telemetry.silence_pydicom()
     with uncollected():
+        from service.description import add_description  # noqa: PLC0415 - each process its own half
         from service.operation import add_operation  # noqa: PLC0415
         from service.push_api import add_push  # noqa: PLC0415 - each process loads its own half
         from service.web import create_app  # noqa: PLC0415
@@ -28,6 +29,7 @@ def service() -> Flask:
         intake = assemble.intake(current, rules, guarded, queue)
         redelivery = assemble.redelivery(current, guarded, queue)
         add_push(app, intake, redelivery, assemble.push_tokens(current))
+        add_description(app)
         return app
 
 

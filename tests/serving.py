@@ -22,6 +22,7 @@ from werkzeug.datastructures import MultiDict
 from werkzeug.test import TestResponse
 
 from service import assemble, settings
+from service.description import add_description
 from service.operation import add_operation
 from service.push_api import add_push
 from service.retry import Queue
@@ -67,6 +68,7 @@ def application(current: Settings, queue: Queue) -> Flask:
     intake = assemble.intake(current, rules, guarded, queue)
     redelivery = assemble.redelivery(current, guarded, queue)
     add_push(app, intake, redelivery, assemble.push_tokens(current))
+    add_description(app)
     return app
 
 

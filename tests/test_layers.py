@@ -42,6 +42,7 @@ MAY_IMPORT = {
     "web": LINE | {"store", "retry", "receive", "answers", "queue_api"},
     "push_api": {"errors", "gcp"},
     "queue_api": LINE | {"retry", "answers", "metrics"},
+    "description": {"description"},
     "processes": {"settings", "telemetry", "loading"},
     "sending": LINE | ASKING | {"sending"},
     "fetching": LINE | ASKING | {"durable", "fetching"},
@@ -49,7 +50,8 @@ MAY_IMPORT = {
     "verifying": LINE | ASKING | {"sending", "verifying"},
     "census": LINE | {"sending", "census"},
     "dicomweb": LEAVES | {"dicom", "archive", "dicomweb"},
-    "wsgi": LEAVES | {"loading", "assemble", "web", "push_api", "operation", "archive", "dicomweb"},
+    "wsgi": LEAVES
+    | {"loading", "assemble", "web", "push_api", "operation", "description", "archive", "dicomweb"},
 }
 MAY_IMPORT["cli"] = {*MAY_IMPORT, "cli"}
 NETWORK = {"asyncio", "http", "logging", "socket", "urllib"}
