@@ -1,5 +1,6 @@
 # The service as a container: `make image`, then
 #   docker run --read-only -p 8080:8080 -v jpegstow:/data -e DICOMWEB_URL=... -e UID_NAMESPACE=... jpegstow
+#   docker run --rm -v jpegstow:/data jpegstow keys make camera --scope upload
 # What runs needs no shell, no root and nothing to write to but /data.
 ARG BASE=python:3.11-slim-bookworm
 
@@ -33,7 +34,7 @@ RUN ["/app/bin/python", "-c", "import compileall as c, py_compile as p, sysconfi
   [c.compile_dir(d, quiet=2, force=True, workers=0, invalidation_mode=p.PycInvalidationMode.UNCHECKED_HASH) for d in (s.get_path('stdlib'), '/app')]"]
 USER 65532:65532
 # The allocator's as in service/processes.py: glibc reads them at the start of a process only.
-ENV HOST=0.0.0.0 PORT=8080 DATA_DIR=/data PYTHONUNBUFFERED=1 \
+ENV HOST=0.0.0.0 PORT=8080 AUTH=apikey DATA_DIR=/data PYTHONUNBUFFERED=1 \
     MALLOC_MMAP_THRESHOLD_=16777216 MALLOC_TRIM_THRESHOLD_=33554432 MALLOC_ARENA_MAX=2
 VOLUME /data
 EXPOSE 8080
@@ -53,7 +54,7 @@ RUN /build/bin/pip --python /app/bin/python install --no-cache-dir --require-has
 COPY templates templates
 COPY tests tests
 USER 65532:65532
-ENV HOME=/tmp DATA_DIR=
+ENV HOME=/tmp DATA_DIR= AUTH=none HOST=127.0.0.1
 ARG TESTS="tests --ignore=tests/test_project.py --ignore=tests/test_readme.py --ignore=tests/test_deploy.py --ignore=tests/test_image.py --ignore=tests/test_layers.py"
 RUN /app/bin/python -m pytest -n 2 --dist loadfile ${TESTS}
 

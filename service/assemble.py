@@ -7,6 +7,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from service.access import EVERYTHING, Access, KeyFile, digest_of
 from service.dicom import template, uid
 from service.dicom.budget import Budget
 from service.dicom.normalise import Policy
@@ -14,6 +15,7 @@ from service.dicom.template import Template
 from service.errors import BadSettings, BadTemplate
 from service.ingest import Rules, Store
 from service.retry import Breaker, Drain, GuardedStore, Limits, Pace, Queue, SqliteQueue
+from service.setting_texts import ApiKey
 from service.settings import Settings
 from service.store import DicomwebStore
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
 
 _PACKAGE = Path(__file__).parent
 _NAMESPACE_FILE = "uid-namespace"
+_KEYS_FILE = "keys.json"
 _LEAST_SECRET = 32  # characters; one that is made has 64
 
 
@@ -87,6 +90,23 @@ def push_tokens(settings: Settings) -> "PushTokens | None":
     if settings.push_auth == "none":
         return None
     return PushTokens(settings.push_keys_url, settings.push_audience, settings.push_service_account)
+
+
+def key_file(settings: Settings) -> KeyFile:
+    """Return the API keys of DATA_DIR."""
+    return KeyFile(settings.data_dir / _KEYS_FILE)
+
+
+def access(settings: Settings) -> Access:
+    """Return how the service tells its callers."""
+    return Access(settings.auth, key_file(settings), settings.keys)
+
+
+def archive_access(settings: Settings) -> Access:
+    """Return how the embedded archive tells its callers, one of whom is the service."""
+    own = ApiKey("jpegstow", digest_of(settings.archive_key), EVERYTHING)
+    given = [*settings.keys, *([own] if settings.archive_key else [])]
+    return Access(settings.auth, key_file(settings), given)
 
 
 def retry_queue(settings: Settings) -> "SqliteQueue | BucketQueue":

@@ -94,13 +94,13 @@ def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def environment() -> dict[str, str]:
+def environment(given: Mapping[str, str] | None = None) -> dict[str, str]:
     """Return the environment of the processes, with what glibc's allocator reads at their start.
 
     By itself it gives the pages of every picture back, and faults them in again for the next:
     a fifth of the CPU of an upload.
     """
-    return _ALLOCATOR | os.environ
+    return _ALLOCATOR | os.environ | dict(given or {})
 
 
 def become(command: Sequence[str]) -> NoReturn:
@@ -119,7 +119,7 @@ def become(command: Sequence[str]) -> NoReturn:
     os.execve(command[0], list(command), environment())  # noqa: S606 - our own, no shell
 
 
-def supervise(commands: Mapping[str, Sequence[str]], health: str) -> int:
+def supervise(commands: Mapping[str, Sequence[str]], health: str, given: Mapping[str, str]) -> int:
     """Run processes until a signal comes or the service ends; return an exit status.
 
     Parameters
@@ -128,18 +128,21 @@ def supervise(commands: Mapping[str, Sequence[str]], health: str) -> int:
         By name. The others start once the ``archive``, if there is one, answers at `health`. When
         the ``service`` ends, all end; any other process that dies is started again, and what is
         uploaded meanwhile waits in the retry queue.
+    given
+        Settings that they have beside those of this process; a command line would show them to
+        everybody on this machine, an environment is this user's alone.
     """
     stop = _stop_on_signals()
     running: dict[str, subprocess.Popen[bytes]] = {}
     try:
         if "archive" in commands:
-            running["archive"] = _start(commands["archive"])
+            running["archive"] = _start(commands["archive"], given)
             if not _answers(health, running["archive"], stop):
                 return 1
-        running |= {name: _start(commands[name]) for name in commands if name not in running}
+        running |= {name: _start(commands[name], given) for name in commands if name not in running}
         while not stop() and running["service"].poll() is None:
             time.sleep(_POLL)
-            _start_again(running, commands)
+            _start_again(running, commands, given)
         return 0 if stop() else running["service"].returncode or 1
     finally:
         # The archive last: what is under way still needs it.
@@ -148,7 +151,9 @@ def supervise(commands: Mapping[str, Sequence[str]], health: str) -> int:
 
 
 def _start_again(
-    running: dict[str, subprocess.Popen[bytes]], commands: Mapping[str, Sequence[str]]
+    running: dict[str, subprocess.Popen[bytes]],
+    commands: Mapping[str, Sequence[str]],
+    given: Mapping[str, str],
 ) -> None:
     ended = {name: process.poll() for name, process in running.items()}
     dead = {name: status for name, status in ended.items() if status is not None}
@@ -158,7 +163,7 @@ def _start_again(
             telemetry.log(
                 "ERROR", "a process has ended, and is started again", name=name, status=status
             )
-            running[name] = _start(commands[name])
+            running[name] = _start(commands[name], given)
 
 
 def _stop_on_signals() -> Callable[[], bool]:
@@ -172,11 +177,11 @@ def _stop_on_signals() -> Callable[[], bool]:
     return lambda: bool(received)
 
 
-def _start(command: Sequence[str]) -> subprocess.Popen[bytes]:
+def _start(command: Sequence[str], given: Mapping[str, str]) -> subprocess.Popen[bytes]:
     # A session of its own keeps the terminal's Ctrl-C from reaching the archive before its turn.
     return subprocess.Popen(  # noqa: S603
         command,
-        env=environment(),
+        env=environment(given),
         start_new_session=True,
         preexec_fn=_die_with_parent if sys.platform == "linux" else None,  # noqa: PLW1509
     )

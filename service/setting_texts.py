@@ -4,7 +4,7 @@ Each error's text goes on from the setting's name: ``it isn't a whole number fro
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -85,6 +85,64 @@ class CloudQueue:
     def __str__(self) -> str:
         """Return where its entries are."""
         return f"{self.bucket}/{self.prefix}"
+
+
+SCOPES: Final = ("upload", "read", "operate")
+KEY_NAME: Final = re.compile(r"[A-Za-z0-9][\w.@-]{0,63}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """An API key as it is kept: not the key.
+
+    Attributes
+    ----------
+    digest
+        The SHA-256 of the key, as 64 hexadecimal digits.
+    scopes
+        Some of `SCOPES`; without any its holder is known, and may do nothing.
+    made, revoked
+        Moments as ISO 8601 has them; empty if not known, and if not revoked.
+    """
+
+    name: str
+    digest: str
+    scopes: frozenset[str]
+    made: str = ""
+    revoked: str = ""
+
+    def __str__(self) -> str:
+        """Return it as the setting KEYS has it."""
+        return f"{self.name}:{'+'.join(ordered(self.scopes))}:{self.digest}"
+
+
+def ordered(scopes: Iterable[str]) -> list[str]:
+    """Return scopes in the order of `SCOPES`."""
+    return sorted(scopes, key=SCOPES.index)
+
+
+def scopes_of(text: str) -> frozenset[str]:
+    """Take scopes that are joined by +; ValueError for one that isn't."""
+    found = frozenset(filter(None, text.split("+")))
+    if not found <= set(SCOPES):
+        raise ValueError(f"it has a scope that is none of {', '.join(SCOPES)}")
+    return found
+
+
+def api_keys(value: str) -> tuple[ApiKey, ...]:
+    """Take API keys; no error quotes what may be a key."""
+    keys = tuple(_api_key(word) for word in value.split())
+    if len({key.name for key in keys}) < len(keys):
+        raise ValueError("it has one name twice")
+    return keys
+
+
+def _api_key(word: str) -> ApiKey:
+    name, scopes, digest = ([*word.split(":"), "", ""])[:3]
+    sound = KEY_NAME.fullmatch(name) and re.fullmatch(r"[0-9a-f]{64}", digest)
+    if not sound or word.count(":") != 2:
+        raise ValueError("it isn't NAME:SCOPE+SCOPE:SHA256 again and again, separated by blanks")
+    return ApiKey(name, digest, scopes_of(scopes))
 
 
 _NAME: Final = r"[A-Za-z][\w.~+%-]{2,254}"

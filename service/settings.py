@@ -12,7 +12,9 @@ from urllib.parse import urlsplit
 
 from service.errors import BadSettings
 from service.setting_texts import (
+    ApiKey,
     CloudQueue,
+    api_keys,
     credential,
     integer,
     on_or_off,
@@ -219,6 +221,31 @@ class Settings:
         """The project whose traces log lines name, in Cloud Logging's form. Empty: they name the
         trace alone.""",
     )
+    auth: Literal["none", "apikey"] = _setting(
+        "none",
+        one_of("none", "apikey"),
+        """Who may upload, read and operate: anybody (`none`, only where `HOST` is this machine
+        alone), or who has an API key (`apikey`, made by `jpegstow keys`).""",
+    )
+    auth_none_anywhere: bool = _setting(
+        on_or_off("off"),
+        on_or_off,
+        """Whether `AUTH` may be `none` where `HOST` isn't this machine alone, since something in
+        front asks everybody who they are: Cloud Run's IAM, a reverse proxy.""",
+    )
+    keys: tuple[ApiKey, ...] = _setting(
+        (),
+        api_keys,
+        """API keys beside those of `DATA_DIR`, separated by blanks, as `jpegstow keys make
+        --setting` prints them: `NAME:SCOPE+SCOPE:SHA256`.""",
+    )
+    archive_key: str = _setting(
+        "",
+        credential,
+        """The key that the service's own processes show the embedded archive. `jpegstow serve`
+        makes one at each start, where `AUTH` isn't `none`.""",
+        secret=True,
+    )
 
     @property
     def embedded(self) -> bool:
@@ -241,8 +268,15 @@ class Settings:
         return (self.metrics_dir or self.data_dir / "metrics").absolute()
 
     @property
-    def auth(self) -> str:
+    def store_token(self) -> str:
+        """The token for `bearer`; no other store than the embedded archive sees its key."""
+        return (self.embedded and self.archive_key) or self.dicomweb_token
+
+    @property
+    def store_auth(self) -> str:
         """The kind of credentials that `auto` comes to: google, bearer, basic or none."""
+        if self.embedded and self.archive_key:
+            return "bearer"
         if self.dicomweb_auth != "auto":
             return self.dicomweb_auth
         if urlsplit(self.dicomweb_url).hostname == GOOGLE_HOST:
@@ -282,12 +316,14 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
 
 def _contradictions(settings: Settings, environment: Mapping[str, str]) -> list[str]:
     problems = []
-    if settings.auth == "bearer" and not settings.dicomweb_token:
+    if settings.store_auth == "bearer" and not settings.store_token:
         problems.append("DICOMWEB_TOKEN: it is empty, and DICOMWEB_AUTH is bearer")
-    if settings.auth == "basic" and not settings.dicomweb_user:
+    if settings.store_auth == "basic" and not settings.dicomweb_user:
         problems.append("DICOMWEB_USER: it is empty, and DICOMWEB_AUTH is basic")
     if settings.push_auth == "none" and settings.host not in LOOPBACK:
         problems.append("PUSH_AUTH: it is none, and HOST isn't this machine alone")
+    if settings.auth == "none" and not settings.auth_none_anywhere:
+        problems += _open_to_all(settings)
     if not settings.uid_namespace and "K_SERVICE" in environment:
         problems.append(
             "UID_NAMESPACE: it is empty on Cloud Run, where every instance of the service would "
@@ -299,6 +335,14 @@ def _contradictions(settings: Settings, environment: Mapping[str, str]) -> list[
             "lost with the instance; name a bucket and a topic, or a folder of a mounted volume"
         )
     return problems
+
+
+def _open_to_all(settings: Settings) -> list[str]:
+    if settings.host in LOOPBACK:
+        return []
+    problem = "HOST: it isn't this machine alone, and AUTH is none"
+    mend = "set AUTH to apikey, or AUTH_NONE_ANYWHERE to on if something in front asks who it is"
+    return [f"{problem}; {mend}"]
 
 
 def table() -> str:
@@ -313,6 +357,6 @@ def _shown(setting: Field[Any]) -> str:
     default = setting.default
     if isinstance(default, bool):
         return "`on`" if default else "`off`"
-    if default is None or default == "":
+    if default is None or default in ("", ()):
         return ""
     return f"`{default:g}`" if isinstance(default, float) else f"`{default}`"

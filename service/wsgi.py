@@ -7,6 +7,7 @@ from typing import Final
 from flask import Flask
 
 from service import assemble, settings, telemetry
+from service.access import ARCHIVE, add_access
 from service.loading import uncollected
 
 _AT_ONCE: Final = 5.0  # seconds
@@ -26,6 +27,7 @@ def service() -> Flask:
         guarded, queue = assemble.guarded(current, store), assemble.retry_queue(current)
         app = create_app(rules, store, guarded, queue, current)
         add_operation(app, rules, current)
+        add_access(app, assemble.access(current))
         intake = assemble.intake(current, rules, guarded, queue)
         redelivery = assemble.redelivery(current, guarded, queue)
         add_push(app, intake, redelivery, assemble.push_tokens(current))
@@ -44,6 +46,7 @@ def archive() -> Flask:
         # Two threads are left for what has no body.
         readers = Readers(max(1, current.workers * current.threads - 2), SILENCE)
         app = create_app(readers=readers)
+        add_access(app, assemble.archive_access(current), ARCHIVE)
         open_archive(app, current.data_dir / "archive", _AT_ONCE)
         return app
 

@@ -22,6 +22,7 @@ from werkzeug.datastructures import MultiDict
 from werkzeug.test import TestResponse
 
 from service import assemble, settings
+from service.access import add_access
 from service.description import add_description
 from service.operation import add_operation
 from service.push_api import add_push
@@ -65,6 +66,7 @@ def application(current: Settings, queue: Queue) -> Flask:
     guarded = assemble.guarded(current, store)
     app = create_app(rules, store, guarded, queue, current)
     add_operation(app, rules, current)
+    add_access(app, assemble.access(current))
     intake = assemble.intake(current, rules, guarded, queue)
     redelivery = assemble.redelivery(current, guarded, queue)
     add_push(app, intake, redelivery, assemble.push_tokens(current))

@@ -27,7 +27,7 @@ RUNS = 7
 # picture that is stored, which isn't to pay for what the first answer has saved.
 LIMIT = 2.0
 UPLOAD_LIMIT = 2.2
-LEAN = {"UID_NAMESPACE": SECRET, "RETRY_WORKERS": "0", "HOST": "127.0.0.1"}
+LEAN = {"UID_NAMESPACE": SECRET, "RETRY_WORKERS": "0", "HOST": "127.0.0.1", "AUTH": "none"}
 
 BARE = """
 import sys

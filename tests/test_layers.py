@@ -35,10 +35,11 @@ MAY_IMPORT = {
     "archive": LEAVES | KEEPING | {"dicom", "archive"},
     "retry": LINE | KEEPING | {"terminal", "retry"},
     "gcp": LINE | {"retry", "gcp"},
-    "assemble": LINE | {"store", "archive", "retry", "gcp"},
+    "assemble": LINE | {"store", "archive", "retry", "gcp", "access"},
     "receive": LINE,
     "answers": {"errors"},
     "metrics": {"retry", "counting", "tally"},
+    "access": LEAVES | {"answers", "durable", "access"},
     "web": LINE | {"store", "retry", "receive", "answers", "queue_api"},
     "push_api": {"errors", "gcp"},
     "queue_api": LINE | {"retry", "answers", "metrics"},
@@ -51,7 +52,8 @@ MAY_IMPORT = {
     "census": LINE | {"sending", "census"},
     "dicomweb": LEAVES | {"dicom", "archive", "dicomweb"},
     "wsgi": LEAVES
-    | {"loading", "assemble", "web", "push_api", "operation", "description", "archive", "dicomweb"},
+    | {"loading", "assemble", "web", "push_api", "operation", "description", "archive", "dicomweb"}
+    | {"access"},
 }
 MAY_IMPORT["cli"] = {*MAY_IMPORT, "cli"}
 NETWORK = {"asyncio", "http", "logging", "socket", "urllib"}

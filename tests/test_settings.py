@@ -167,7 +167,7 @@ GOOGLE = "https://healthcare.googleapis.com/v1/projects/p/dicomWeb"
     ],
 )
 def test_auto_chooses_credentials(environment: dict[str, str], auth: str) -> None:
-    assert load(environment).auth == auth
+    assert load(environment).store_auth == auth
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ _COMMANDS: Final = {
     "delete": ("delete", "delete"),
     "doctor": ("doctor", "doctor"),
     "inspect": ("offline", "inspect"),
+    "keys": ("keys", "group"),
     "pull": ("messages", "pull_"),
     "queue": ("queue", "group"),
     "retrieve": ("retrieve", "retrieve"),

@@ -8,6 +8,7 @@ from typing import Final, NoReturn
 import click
 
 from service import __version__, assemble, counting, processes, settings
+from service.access import make
 from service.cli.options import reports_errors
 from service.errors import BadSettings
 from service.retry import worker
@@ -33,6 +34,7 @@ def serve() -> None:
     _say(f"jpegstow {__version__}: uploads at http://{current.host}:{current.port}/v1/instances")
     _say(f"storing in {current.store_url}" + (" (embedded)" if current.embedded else ""))
     _say(f"keeping what can't be stored in {current.queue_place}")
+    _say(_told_of_access(current))
     commands = {"service": processes.service_command(current)}
     for number in range(current.retry_workers):
         commands[f"retry {number}"] = processes.retry_command()
@@ -41,7 +43,22 @@ def serve() -> None:
     if len(commands) == 1:
         processes.become(commands["service"])
     health = f"http://127.0.0.1:{current.archive_port}/healthz"
-    sys.exit(processes.supervise(commands, health))
+    sys.exit(processes.supervise(commands, health, _archive_key(current)))
+
+
+def _told_of_access(current: Settings) -> str:
+    if current.auth == "none":
+        return "open to everybody who reaches it"
+    usable = [key for key in (*current.keys, *assemble.key_file(current).read()) if not key.revoked]
+    return f"{len(usable)} API keys" if usable else "no API keys yet: jpegstow keys make"
+
+
+def _archive_key(current: Settings) -> dict[str, str]:
+    """Return the key by which the processes are known to the embedded archive."""
+    if current.auth == "none" or current.archive_key:
+        return {}
+    key, _ = make("jpegstow", ())
+    return {"ARCHIVE_KEY": key}
 
 
 @click.command()

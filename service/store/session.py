@@ -19,11 +19,11 @@ def session_for(settings: Settings) -> requests.Session:
     BadSettings
         If there are no credentials of the kind that is set.
     """
-    session = _google_session() if settings.auth == "google" else requests.Session()
-    if settings.auth == "basic":
+    session = _google_session() if settings.store_auth == "google" else requests.Session()
+    if settings.store_auth == "basic":
         session.auth = (settings.dicomweb_user, settings.dicomweb_password)
-    elif settings.auth == "bearer":
-        session.auth = _Bearer(settings.dicomweb_token)
+    elif settings.store_auth == "bearer":
+        session.auth = _Bearer(settings.store_token)
     else:
         session.auth = _unchanged
     if urlsplit(settings.store_url).hostname in LOOPBACK:
@@ -45,7 +45,7 @@ def _no_redirect(_: requests.Response) -> None:
 
 def credential_errors(settings: Settings) -> tuple[type[Exception], ...]:
     """Return what is raised when credentials can't be had."""
-    if settings.auth != "google":
+    if settings.store_auth != "google":
         return ()
     from google.auth.exceptions import GoogleAuthError  # noqa: PLC0415 - slow to import
 

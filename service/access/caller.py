@@ -1,0 +1,30 @@
+"""Whose request it is; views find it as ``flask.g.caller``."""
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from service.setting_texts import SCOPES
+
+EVERYTHING: Final = frozenset(SCOPES)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks.
+
+    Attributes
+    ----------
+    name
+        As the audit has it: a key's name, a user's email or subject.
+    kind
+        How it was told: by nothing (``none``), or by an API key (``key``).
+    scopes
+        What they may do: some of `SCOPES`.
+    """
+
+    name: str
+    kind: Literal["none", "key"]
+    scopes: frozenset[str]
+
+
+ANYBODY: Final = Caller("anybody", "none", EVERYTHING)

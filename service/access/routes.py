@@ -1,0 +1,87 @@
+"""Which scope each route needs: one table for the service, one for the archive.
+
+A route that has no row is nobody's, where somebody is asked who they are.
+"""
+
+from collections.abc import Mapping
+from typing import Final
+
+Needed = frozenset[str]
+"""The scopes of which one is enough."""
+
+OPEN: Final = None
+"""Asks nobody, or has a rule of its own, as what Pub/Sub pushes has."""
+
+KNOWN: Final[Needed] = frozenset({"upload", "read", "operate", ""})
+"""Anybody who is known, with whatever scopes."""
+
+_UPLOAD: Final = frozenset({"upload"})
+_READ: Final = frozenset({"read"})
+_OPERATE: Final = frozenset({"operate"})
+# What waits is read by who may read it later in the store, and by who has to mend it.
+_LOOK: Final = frozenset({"read", "operate"})
+
+Table = Mapping[tuple[str, str], Needed | None]
+
+SERVICE: Final[Table] = {
+    ("GET", "/healthz"): OPEN,
+    ("GET", "/readyz"): OPEN,
+    ("POST", "/v1/pubsub"): OPEN,
+    ("POST", "/v1/retry"): OPEN,
+    ("POST", "/v1/instances"): _UPLOAD,
+    ("GET", "/v1/queue"): _LOOK,
+    ("GET", "/v1/queue/<name>"): _LOOK,
+    ("GET", "/v1/queue/<name>/image"): _LOOK,
+    ("POST", "/v1/queue/retry"): _OPERATE,
+    ("POST", "/v1/queue/<name>/retry"): _OPERATE,
+    ("DELETE", "/v1/queue/<name>"): _OPERATE,
+    ("GET", "/metrics"): KNOWN,
+}
+
+_STUDY: Final = "/studies/<study>"
+_SERIES: Final = f"{_STUDY}/series/<series>"
+_INSTANCE: Final = f"{_SERIES}/instances/<instance>"
+_READABLE: Final = (
+    "/studies",
+    "/series",
+    "/instances",
+    _STUDY,
+    f"{_STUDY}/series",
+    f"{_STUDY}/instances",
+    f"{_STUDY}/metadata",
+    _SERIES,
+    f"{_SERIES}/instances",
+    f"{_SERIES}/metadata",
+    _INSTANCE,
+    f"{_INSTANCE}:getStorageInfo",
+    f"{_INSTANCE}/metadata",
+    f"{_INSTANCE}/rendered",
+    f"{_INSTANCE}/frames/<frames>",
+    f"{_INSTANCE}/frames/<frames>/rendered",
+    f"{_INSTANCE}/bulkdata/<path:where>",
+)
+_DATASET: Final = (
+    "/<any(v1, v1beta1):version>/projects/<project>/locations/<location>/datasets/<dataset>"
+)
+_BASES: Final = ("/dicomWeb", f"{_DATASET}/dicomStores/<store>/dicomWeb")
+
+ARCHIVE: Final[Table] = {
+    ("GET", "/healthz"): OPEN,
+    ("GET", f"{_DATASET}/operations/<operation>"): _OPERATE,
+    **{("GET", base + path): _READ for base in _BASES for path in _READABLE},
+    **{("POST", base + path): _UPLOAD for base in _BASES for path in ("/studies", _STUDY)},
+    **{
+        ("DELETE", base + path): _OPERATE
+        for base in _BASES
+        for path in (_STUDY, _SERIES, _INSTANCE)
+    },
+}
+
+_NOBODY: Final[Needed] = frozenset()
+
+
+def needed(table: Table, method: str, rule: str) -> Needed | None:
+    """Return the scopes of which one is needed for a method at a rule."""
+    if method == "OPTIONS":
+        return OPEN  # tells the methods, and does nothing
+    return table.get(("GET" if method == "HEAD" else method, rule), _NOBODY)
