@@ -5,9 +5,9 @@ import random
 import secrets
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from service.access import EVERYTHING, Access, KeyFile, digest_of
+from service.access import EVERYTHING, Access, KeyFile, Sessions, digest_of
 from service.dicom import template, uid
 from service.dicom.budget import Budget
 from service.dicom.normalise import Policy
@@ -25,7 +25,26 @@ if TYPE_CHECKING:
     from service.gcp.queue import BucketQueue, Redelivery
 
 _PACKAGE = Path(__file__).parent
-_NAMESPACE_FILE = "uid-namespace"
+
+
+class _Secret(NamedTuple):
+    """A secret that is kept in DATA_DIR, unless a setting has it."""
+
+    file: str
+    what: str
+    setting: str
+    loss: str
+
+
+_NAMESPACE = _Secret(
+    "uid-namespace",
+    "UID namespace",
+    "UID_NAMESPACE",
+    "put it back from a backup or set UID_NAMESPACE; delete it only if nothing is stored",
+)
+_SESSIONS = _Secret(
+    "session-secret", "secret of sessions", "SESSION_SECRET", "delete it; that ends all sessions"
+)
 _KEYS_FILE = "keys.json"
 _LEAST_SECRET = 32  # characters; one that is made has 64
 
@@ -42,7 +61,7 @@ def rules(settings: Settings) -> Rules:
     if settings.default_template not in templates:
         known = ", ".join(sorted(templates))
         raise BadSettings([f"DEFAULT_TEMPLATE: there is no such template; there are {known}"])
-    secret = settings.uid_namespace or _kept_secret(settings.data_dir)
+    secret = settings.uid_namespace or _kept_secret(settings.data_dir, _NAMESPACE)
     policy = Policy(
         upright=settings.upright,
         cmyk=settings.cmyk,
@@ -98,8 +117,17 @@ def key_file(settings: Settings) -> KeyFile:
 
 
 def access(settings: Settings) -> Access:
-    """Return how the service tells its callers."""
-    return Access(settings.auth, key_file(settings), settings.keys)
+    """Return how the service tells its callers.
+
+    Raises
+    ------
+    BadSettings
+        If the secret of sessions can't be kept.
+    """
+    if settings.auth == "none":
+        return Access("none", key_file(settings))
+    secret = settings.session_secret or _kept_secret(settings.data_dir, _SESSIONS)
+    return Access(settings.auth, key_file(settings), settings.keys, Sessions(secret))
 
 
 def archive_access(settings: Settings) -> Access:
@@ -178,29 +206,28 @@ def _json_files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.json"))
 
 
-def _kept_secret(data_dir: Path) -> str:
+def _kept_secret(data_dir: Path, kept: _Secret) -> str:
     """Return the secret of DATA_DIR, made at the first call; several processes get the same."""
-    path = data_dir / _NAMESPACE_FILE
+    path = data_dir / kept.file
     try:
         if not path.exists():
             _make_secret(path)
         secret = path.read_text("ascii").strip()
     except (OSError, ValueError) as error:
-        problem = f"DATA_DIR: the UID namespace can't be kept in {path} ({type(error).__name__})"
-        raise BadSettings([problem + "; set UID_NAMESPACE, or make the folder writable"]) from error
+        problem = f"DATA_DIR: the {kept.what} can't be kept in {path} ({type(error).__name__})"
+        raise BadSettings(
+            [problem + f"; set {kept.setting}, or make the folder writable"]
+        ) from error
     if len(secret) < _LEAST_SECRET:
-        problem = (
-            f"DATA_DIR: {path} holds {len(secret)} characters, and no UID namespace has so few"
-        )
-        mend = "put it back from a backup or set UID_NAMESPACE; delete it only if nothing is stored"
-        raise BadSettings([f"{problem}; {mend}"])
+        problem = f"DATA_DIR: {path} holds {len(secret)} characters, and no {kept.what} has so few"
+        raise BadSettings([f"{problem}; {kept.loss}"])
     return secret
 
 
 def _make_secret(path: Path) -> None:
     """Write a new secret whole or not at all; the first of several processes wins."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f".{_NAMESPACE_FILE}-{secrets.token_hex(8)}")
+    draft = path.with_name(f".{path.name}-{secrets.token_hex(8)}")
     with draft.open("x", encoding="ascii") as file:
         draft.chmod(0o600)
         file.write(secrets.token_hex(32) + "\n")

@@ -239,6 +239,14 @@ class Settings:
         """API keys beside those of `DATA_DIR`, separated by blanks, as `jpegstow keys make
         --setting` prints them: `NAME:SCOPE+SCOPE:SHA256`.""",
     )
+    session_secret: str = _setting(
+        "",
+        text,
+        """A secret text by which sessions of the pages are signed; the same in all processes that
+        serve them. Empty: made once and kept in `DATA_DIR/session-secret`. Another one ends all
+        sessions.""",
+        secret=True,
+    )
     archive_key: str = _setting(
         "",
         credential,

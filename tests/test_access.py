@@ -51,6 +51,7 @@ SERVICE_ROWS = {
     ("GET", "/healthz"): EVERYBODY,
     ("GET", "/readyz"): EVERYBODY,
     ("GET", "/metrics"): WHO_IS_KNOWN,
+    ("GET", "/sign-in"): EVERYBODY,
     ("POST", "/v1/instances"): WHO_UPLOADS,
     ("GET", "/v1/queue"): WHO_LOOKS,
     ("GET", "/v1/queue/<name>"): WHO_LOOKS,
@@ -59,7 +60,10 @@ SERVICE_ROWS = {
     ("POST", "/v1/queue/<name>/retry"): WHO_OPERATES,
     ("DELETE", "/v1/queue/<name>"): WHO_OPERATES,
 }
-OWN_RULE = {("POST", "/v1/pubsub"), ("POST", "/v1/retry")}  # tests/test_push.py
+OWN_RULE = {
+    *{("POST", "/v1/pubsub"), ("POST", "/v1/retry")},  # tests/test_push.py
+    *{("POST", "/sign-in"), ("POST", "/sign-out")},  # tests/test_access_pages.py
+}
 READS, STORES, DELETES = WHO_READS, WHO_UPLOADS, WHO_OPERATES
 BY_METHOD = {"GET": READS, "HEAD": READS, "POST": STORES, "DELETE": DELETES}
 

@@ -13,7 +13,7 @@ from service.setting_texts import CloudQueue, store_url_of
 from service.settings import Settings, load, table
 
 MARKER = "Zebedee"
-SECRETS = ["DICOMWEB_TOKEN", "DICOMWEB_PASSWORD", "UID_NAMESPACE"]
+SECRETS = ["DICOMWEB_TOKEN", "DICOMWEB_PASSWORD", "UID_NAMESPACE", "SESSION_SECRET", "ARCHIVE_KEY"]
 
 
 def test_without_an_environment_everything_has_its_default() -> None:

@@ -1,9 +1,11 @@
-"""Who asks, and what they may do: callers, scopes, API keys."""
+"""Who asks, and what they may do: callers, scopes, API keys, sessions."""
 
+from service.access.authority import Access
 from service.access.caller import EVERYTHING, Caller
-from service.access.guard import Access, add_access
+from service.access.guard import add_access
 from service.access.keys import KeyFile, digest_of, make
 from service.access.routes import ARCHIVE, SERVICE
+from service.access.session import Sessions
 
 __all__ = [
     "ARCHIVE",
@@ -12,6 +14,7 @@ __all__ = [
     "Access",
     "Caller",
     "KeyFile",
+    "Sessions",
     "add_access",
     "digest_of",
     "make",

@@ -1,72 +1,46 @@
 """The gate in front of every route: who asks, and whether they may."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final, Literal
+from http import HTTPStatus
+from urllib.parse import urlencode
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response, g, redirect, request
+from werkzeug.wrappers import Response as WsgiResponse
 
-from service.access import keys, routes
-from service.access.caller import ANYBODY, Caller
-from service.access.keys import KeyFile
+from service.access import routes
+from service.access.authority import Access
+from service.access.caller import Caller
+from service.access.headers import add_headers
+from service.access.origin import check_origin, check_token
+from service.access.session import COOKIE
+from service.access.sign_in import PATH, sign_in
 from service.errors import Forbidden, Unauthorized
-from service.setting_texts import ApiKey
-
-_MEND: Final = "send an API key: Authorization: Bearer jpegstow_..."
-
-
-@dataclass(frozen=True, slots=True)
-class Access:
-    """How callers are told.
-
-    Attributes
-    ----------
-    given
-        Keys beside those of the file.
-    """
-
-    kind: Literal["none", "apikey"]
-    file: KeyFile
-    given: Sequence[ApiKey] = ()
-
-    def caller(self, authorization: str) -> Caller:
-        """Return whose an Authorization header is.
-
-        Raises
-        ------
-        Unauthorized
-            If it is nobody's.
-        KeysUnusable
-            If it can't be told.
-        """
-        if self.kind == "none":
-            return ANYBODY
-        found = keys.find(keys.digest_of(_bearer(authorization)), self._all())
-        if found is None:
-            raise _unknown("unknown-key", "there is no such key, or it is revoked")
-        return Caller(found.name, "key", found.scopes)
-
-    def _all(self) -> Sequence[ApiKey]:
-        return [*self.given, *self.file.read()]
 
 
 def add_access(app: Flask, access: Access, table: routes.Table = routes.SERVICE) -> None:
     """Let nobody get to a view who may not; ``flask.g.caller`` is who asks.
 
-    What is refused is refused before any view has run and any byte of the body is read.
+    What is refused is refused before any view has run and any byte of a picture is read. Templates
+    have ``csrf_token()``, what a session's requests show in the header X-CSRF-Token.
     """
 
     @app.before_request
-    def admit() -> None:
-        g.caller = None
+    def admit() -> WsgiResponse | None:
+        g.caller, g.csrf_token = None, ""
         if request.url_rule is None:
-            return  # there is nothing at that path
+            return None  # there is nothing at that path
         scopes = routes.needed(table, request.method, request.url_rule.rule)
         if scopes is None:
-            return
-        g.caller = access.caller(request.headers.get("Authorization", ""))
+            return None
+        try:
+            g.caller = access.caller(request.headers, request.cookies.get(COOKIE, ""))
+        except Unauthorized:
+            if access.sessions and _is_a_persons():
+                return redirect(f"{PATH}?{urlencode({'next': request.path})}", HTTPStatus.SEE_OTHER)
+            raise
+        _check_site(access)
         if access.kind != "none":
-            _check(g.caller, scopes)
+            _check_scope(g.caller, scopes)
+        return None
 
     @app.after_request
     def challenge(response: Response) -> Response:
@@ -74,22 +48,29 @@ def add_access(app: Flask, access: Access, table: routes.Table = routes.SERVICE)
             response.headers.setdefault("WWW-Authenticate", "Bearer")
         return response
 
+    add_headers(app)
+    app.add_template_global(lambda: g.get("csrf_token", ""), "csrf_token")
+    if access.sessions:
+        app.register_blueprint(sign_in(access))
 
-def _check(caller: Caller, scopes: routes.Needed) -> None:
+
+def _is_a_persons() -> bool:
+    """Tell whether a browser asks for a page, as which it names HTML and not only anything."""
+    return request.method == "GET" and "text/html" in dict(request.accept_mimetypes)
+
+
+def _check_site(access: Access) -> None:
+    """Refuse what another site makes a browser send, where the browser itself says who it is."""
+    cookie = request.cookies.get(COOKIE, "")
+    if access.sessions and cookie and "Authorization" not in request.headers:
+        g.csrf_token = access.sessions.token(cookie)
+        check_origin(browser=True)
+        check_token(g.csrf_token)
+    elif g.caller.kind == "none":
+        check_origin(browser=False)
+
+
+def _check_scope(caller: Caller, scopes: routes.Needed) -> None:
     if "" not in scopes and not caller.scopes & scopes:
         wanted = " or ".join(sorted(scopes)) or "a scope that nobody has"
         raise Forbidden(f"this needs the scope {wanted}", mend="use a key that has it")
-
-
-def _bearer(authorization: str) -> str:
-    """Return the token of an Authorization header (RFC 6750 section 2.1)."""
-    scheme, _, token = authorization.partition(" ")
-    if not scheme:
-        raise _unknown("no-key", "the request says nothing of who sends it")
-    if scheme.lower() != "bearer":
-        raise _unknown("not-bearer", "the request's credentials aren't a Bearer token")
-    return token.strip()
-
-
-def _unknown(reason: str, detail: str) -> Unauthorized:
-    return Unauthorized(detail, reason=reason, where="Authorization", mend=_MEND)

@@ -27,6 +27,7 @@ def serve() -> None:
     # What would keep every process from starting is told once, here.
     assemble.rules(current)
     assemble.store(current)
+    assemble.access(current)
     assemble.retry_queue(current).close()
     taken = processes.ports_in_use(current)
     if taken:

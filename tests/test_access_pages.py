@@ -1,0 +1,290 @@
+"""Who signs in to the pages: sessions, what ends them, and what other sites can't make them do."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from flask import Flask, render_template_string
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from service import assemble
+from service.access import ARCHIVE, EVERYTHING, Access, Caller, Sessions, add_access, make
+from service.access.headers import add_headers
+from service.archive import Archive
+from service.dicomweb import create_app
+from tests.access import KEYS, MADE, kept, shown
+from tests.jpegs import make_jpeg
+from tests.peers import ScriptedServer, no_studies, stored
+from tests.serving import client_for, form, settings_for, upload
+
+SECRET = "the secret of the tests' sessions"
+OWN = {"Sec-Fetch-Site": "same-origin"}
+RETRY = "/v1/queue/retry"
+
+
+@pytest.fixture(scope="module")
+def store() -> Iterator[ScriptedServer]:
+    with ScriptedServer(no_studies()) as server:
+        yield server
+
+
+@pytest.fixture
+def client(store: ScriptedServer) -> FlaskClient:
+    return client_for(store.dicomweb_url, AUTH="apikey", KEYS=KEYS, SESSION_SECRET=SECRET)
+
+
+def sign_in(client: FlaskClient, key: str, **form: str) -> TestResponse:
+    return client.post("/sign-in", data={"key": key} | form, headers=OWN)
+
+
+def token(client: FlaskClient) -> str:
+    """Return what the pages of a session have in their head."""
+    cookie = client.get_cookie("jpegstow_session")
+    assert cookie
+    return Sessions(SECRET).token(cookie.value)
+
+
+def test_who_has_signed_in_may_what_the_key_may(client: FlaskClient) -> None:
+    answer = sign_in(client, MADE["operate"][0], next="/queue")
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/queue")
+    told = answer.headers["Set-Cookie"]
+    assert {"HttpOnly", "SameSite=Strict", "Path=/"} <= set(told.split("; "))
+    assert "Secure" not in told
+    assert client.get("/v1/queue").status_code == 200
+    headers = OWN | {"X-CSRF-Token": token(client)}
+    assert client.post(RETRY, headers=headers).status_code == 200
+    assert client.post("/v1/instances", headers=headers).status_code == 403
+
+
+def test_a_picture_is_uploaded_by_a_session() -> None:
+    with ScriptedServer(stored()) as store:
+        client = client_for(store.dicomweb_url, AUTH="apikey", KEYS=KEYS, SESSION_SECRET=SECRET)
+        sign_in(client, MADE["upload"][0])
+        headers = OWN | {"X-CSRF-Token": token(client)}
+        answer = upload(client, **form(make_jpeg(), PatientID="P-7"), headers=headers)
+        assert answer.status_code == 201
+
+
+def test_behind_tls_the_cookie_is_sent_over_tls_only(client: FlaskClient) -> None:
+    headers = OWN | {"X-Forwarded-Proto": "https"}
+    answer = client.post("/sign-in", data={"key": MADE["read"][0]}, headers=headers)
+    assert "Secure" in answer.headers["Set-Cookie"].split("; ")
+    assert answer.headers["Strict-Transport-Security"]
+
+
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [("", "isn't known"), ("de-AT,en;q=0.5", "nicht bekannt"), ("es", "no se conoce")],
+)
+def test_a_wrong_key_opens_no_session(language: str, said: str, client: FlaskClient) -> None:
+    wrong = make("all", EVERYTHING)[0]
+    headers = OWN | {"Accept-Language": language}
+    answer = client.post("/sign-in", data={"key": wrong}, headers=headers)
+    assert answer.status_code == 401
+    assert "Set-Cookie" not in answer.headers
+    assert said in answer.text.replace("&#39;", "'")
+    assert wrong not in answer.text
+
+
+def test_who_asks_for_a_page_is_led_to_the_sign_in_and_back(client: FlaskClient) -> None:
+    answer = client.get("/v1/queue?study=1.2.3", headers={"Accept": "text/html,*/*;q=0.8"})
+    assert (answer.status_code, answer.headers["Location"]) == (303, "/sign-in?next=%2Fv1%2Fqueue")
+    page = client.get(answer.headers["Location"])
+    assert 'name="next" value="/v1/queue"' in page.text
+    assert client.get("/v1/queue", headers={"Accept": "*/*"}).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "path", ["https://evil.example/", "//evil.example", "/\\evil.example", "evil", "", "/a\nb"]
+)
+def test_the_sign_in_leads_to_no_other_site(path: str, client: FlaskClient) -> None:
+    assert sign_in(client, MADE["read"][0], next=path).headers["Location"] == "/"
+
+
+def test_who_signs_out_is_nobody_again(client: FlaskClient) -> None:
+    sign_in(client, MADE["read"][0])
+    assert client.get("/v1/queue").status_code == 200
+    assert client.post("/sign-out", headers=OWN).headers["Location"] == "/sign-in"
+    assert client.get("/v1/queue").status_code == 401
+
+
+class Clock:
+    """Seconds that pass when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_a_session_ends_with_a_shift_and_with_its_key() -> None:
+    clock = Clock()
+    sessions = Sessions(SECRET, clock)
+    key = kept("read")
+    cookie = sessions.of_key(key)
+    assert sessions.caller(cookie, [key]) == Caller("read", "key", frozenset({"read"}))
+    assert sessions.caller(cookie, []) is None
+    assert sessions.caller(cookie, [replace(key, revoked="now")]) is None
+    assert sessions.caller(cookie, [replace(key, digest=kept("all").digest)]) is None
+    clock.now += 12 * 3600 - 1
+    assert sessions.caller(cookie, [key])
+    clock.now += 1
+    assert sessions.caller(cookie, [key]) is None
+
+
+def test_a_session_of_a_token_ends_with_the_token() -> None:
+    clock = Clock()
+    sessions = Sessions(SECRET, clock)
+    nurse = Caller("nurse@example.org", "key", frozenset({"upload"}))
+    cookie = sessions.of_caller(nurse, clock.now + 60)
+    assert sessions.caller(cookie, []) == nurse
+    clock.now += 60
+    assert sessions.caller(cookie, []) is None
+
+
+def forgeries() -> dict[str, str]:
+    good = Sessions(SECRET).of_key(kept("all"))
+    payload, _, signature = good.rpartition(".")
+    other = Sessions(SECRET).of_key(kept("known")).rpartition(".")[0]
+    return {
+        "nothing": "",
+        "no signature": payload,
+        "an empty signature": payload + ".",
+        "another payload": f"{other}.{signature}",
+        "another secret": Sessions("another").of_key(kept("all")),
+        "a token of CSRF": Sessions(SECRET).token(good),
+        "noise": "\xff.\xff",
+    }
+
+
+@pytest.mark.parametrize("cookie", forgeries().values(), ids=forgeries())
+def test_a_forged_session_is_nobodys(cookie: str, client: FlaskClient) -> None:
+    client.set_cookie("jpegstow_session", cookie)
+    assert client.get("/v1/queue").status_code == 401
+
+
+REFUSED: dict[str, dict[str, str]] = {
+    "without a word of its site": {},
+    "from another site": {"Sec-Fetch-Site": "cross-site"},
+    "from another host of the site": {"Sec-Fetch-Site": "same-site"},
+    "from another origin": {"Origin": "https://evil.example"},
+    "from another port": {"Origin": "http://localhost:81"},
+    "from a sandbox": {"Origin": "null"},
+}
+
+
+@pytest.mark.parametrize("headers", REFUSED.values(), ids=REFUSED)
+def test_no_other_site_changes_anything_by_a_session(
+    headers: dict[str, str], client: FlaskClient
+) -> None:
+    sign_in(client, MADE["all"][0])
+    shown_too = headers | {"X-CSRF-Token": token(client)}
+    assert client.post(RETRY, headers=shown_too).status_code == 403
+    assert client.post("/sign-out", headers=headers).status_code == 403
+    assert client.post("/sign-in", headers=headers).status_code == 403
+    assert client.get("/v1/queue").status_code == 200
+
+
+@pytest.mark.parametrize("wrong", ["", "x", "0" * 64, "\xe9"])
+def test_without_its_token_a_session_changes_nothing(wrong: str, client: FlaskClient) -> None:
+    sign_in(client, MADE["all"][0])
+    answer = client.post(RETRY, headers=OWN | {"X-CSRF-Token": wrong})
+    assert answer.get_json()["type"] == "urn:jpegstow:no-csrf-token"
+
+
+def test_the_token_of_one_session_is_not_anothers() -> None:
+    sessions = Sessions(SECRET)
+    tokens = {sessions.token(sessions.of_key(kept(role))) for role in ("read", "all")}
+    assert len(tokens) == 2
+
+
+def test_a_form_that_no_script_sends_has_the_token_as_a_field(client: FlaskClient) -> None:
+    sign_in(client, MADE["all"][0])
+    answer = client.post(RETRY, data={"csrf_token": token(client)}, headers=OWN)
+    assert answer.status_code == 200
+    origin = {"Origin": "http://localhost"}
+    answer = client.post(RETRY, data={"csrf_token": token(client)}, headers=origin)
+    assert answer.status_code == 200
+
+
+def test_a_key_needs_no_token_whatever_cookie_is_there(client: FlaskClient) -> None:
+    sign_in(client, MADE["read"][0])
+    assert client.post(RETRY, headers=shown("operate")).status_code == 200
+    client.set_cookie("jpegstow_session", "stale")
+    assert client.post(RETRY, headers=shown("operate")).status_code == 200
+
+
+@pytest.mark.parametrize("headers", list(REFUSED.values())[1:], ids=list(REFUSED)[1:])
+def test_no_other_site_changes_anything_where_nobody_is_asked(
+    headers: dict[str, str], store: ScriptedServer
+) -> None:
+    client = client_for(store.dicomweb_url)
+    assert client.post(RETRY, headers=headers).status_code == 403
+    assert client.post(RETRY).status_code == 200
+    assert client.post(RETRY, headers={"Origin": "http://localhost"}).status_code == 200
+
+
+def test_templates_have_the_token_of_the_session_and_the_caller(client: FlaskClient) -> None:
+    app = client.application
+    page = '<meta name="csrf-token" content="{{ csrf_token() }}">{{ g.caller.name }}'
+    app.view_functions["queue.entries"] = lambda: render_template_string(page)
+    sign_in(client, MADE["read"][0])
+    assert client.get("/v1/queue").text == (
+        f'<meta name="csrf-token" content="{token(client)}">read'
+    )
+    assert 'content=""' in client.get("/v1/queue", headers=shown("read")).text
+
+
+def test_the_archive_takes_no_session(tmp_path: Path) -> None:
+    opened = Archive(tmp_path)
+    app = create_app(opened)
+    current = settings_for("", AUTH="apikey", KEYS=KEYS, SESSION_SECRET=SECRET)
+    add_access(app, assemble.archive_access(current), ARCHIVE)
+    client = app.test_client()
+    client.set_cookie("jpegstow_session", Sessions(SECRET).of_key(kept("all")))
+    assert client.get("/dicomWeb/studies").status_code == 401
+    assert client.get("/sign-in").status_code == 404
+    opened.close()
+
+
+def test_every_answer_tells_browsers_what_not_to_do(client: FlaskClient) -> None:
+    paths = ["/healthz", "/sign-in", "/v1/queue", "/metrics", "/nowhere"]
+    for path in paths:
+        headers = client.get(path, headers=shown("all")).headers
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["X-Frame-Options"] == "DENY"
+        assert headers["Cache-Control"] == "no-store"
+        assert "frame-ancestors 'none'" in headers["Content-Security-Policy"]
+        assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    policy = client.get("/sign-in").headers["Content-Security-Policy"]
+    rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
+    assert rules["default-src"] == "'self'"
+    assert "unsafe" not in policy
+    assert {"script-src", "style-src", "connect-src"}.isdisjoint(rules)
+
+
+def test_the_sign_in_page_lives_under_its_own_policy(client: FlaskClient) -> None:
+    page = client.get("/sign-in?next=%22%3E%3Cscript%3E").text
+    assert not re.search(r"<script|<style|\sstyle=|\son\w+=|javascript:", page)
+    links = re.findall(r'(?:href|src|action)="([^"]*)"', page)
+    assert links
+    assert [link for link in links if urlsplit(link).netloc or link.startswith("data:")] == []
+
+
+def test_what_a_view_has_said_itself_stays() -> None:
+    app = Flask("another")
+    add_headers(app)
+
+    @app.get("/static/a.css")
+    def sheet() -> tuple[str, dict[str, Any]]:
+        return "a", {"Cache-Control": "max-age=60", "X-Frame-Options": "SAMEORIGIN"}
+
+    headers = app.test_client().get("/static/a.css").headers
+    assert (headers["Cache-Control"], headers["X-Frame-Options"]) == ("max-age=60", "SAMEORIGIN")
+    assert Access("none", assemble.key_file(settings_for("http://h"))).sessions is None
