@@ -19,6 +19,7 @@ def service() -> Flask:
     with uncollected():
         from service.description import add_description  # noqa: PLC0415 - each process its own half
         from service.operation import add_operation  # noqa: PLC0415
+        from service.pages import add_pages  # noqa: PLC0415 - each process loads its own half
         from service.push_api import add_push  # noqa: PLC0415 - each process loads its own half
         from service.web import create_app  # noqa: PLC0415
 
@@ -32,6 +33,7 @@ def service() -> Flask:
         redelivery = assemble.redelivery(current, guarded, queue)
         add_push(app, intake, redelivery, assemble.push_tokens(current))
         add_description(app)
+        add_pages(app, rules, current)
         return app
 
 

@@ -10,6 +10,7 @@ import pytest
 TOOLS = {
     "dciodvfy": "dicom3tools",
     "dcmdump": "dcmtk",
+    "chromium": "chromium",
     "cjpeg": "libjpeg-turbo-progs",
     "djpeg": "libjpeg-turbo-progs",
     "exiftool": "libimage-exiftool-perl",

@@ -25,6 +25,7 @@ from service import assemble, settings
 from service.access import add_access
 from service.description import add_description
 from service.operation import add_operation
+from service.pages import add_pages
 from service.push_api import add_push
 from service.retry import Queue
 from service.settings import Settings
@@ -71,6 +72,7 @@ def application(current: Settings, queue: Queue) -> Flask:
     redelivery = assemble.redelivery(current, guarded, queue)
     add_push(app, intake, redelivery, assemble.push_tokens(current))
     add_description(app)
+    add_pages(app, rules, current)
     return app
 
 

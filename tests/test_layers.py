@@ -44,6 +44,7 @@ MAY_IMPORT = {
     "push_api": {"errors", "gcp"},
     "queue_api": LINE | {"retry", "answers", "metrics"},
     "description": {"description"},
+    "pages": LINE | {"store", "retry", "answers", "pages"},
     "processes": {"settings", "telemetry", "loading"},
     "sending": LINE | ASKING | {"sending"},
     "fetching": LINE | ASKING | {"durable", "fetching"},
@@ -53,7 +54,7 @@ MAY_IMPORT = {
     "dicomweb": LEAVES | {"dicom", "archive", "dicomweb"},
     "wsgi": LEAVES
     | {"loading", "assemble", "web", "push_api", "operation", "description", "archive", "dicomweb"}
-    | {"access"},
+    | {"access", "pages"},
 }
 MAY_IMPORT["cli"] = {*MAY_IMPORT, "cli"}
 NETWORK = {"asyncio", "http", "logging", "socket", "urllib"}

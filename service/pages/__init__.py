@@ -1,0 +1,12 @@
+"""The pages for people: upload pictures, look after the retry queue, look at what the store has.
+
+Each module may import those above it:
+
+    texts     the catalogue of texts in three languages
+    fields    what the upload page asks for each template
+    app       what all pages have in common, and the blueprint
+"""
+
+from service.pages.app import add_pages
+
+__all__ = ["add_pages"]

@@ -1,0 +1,82 @@
+"""The blueprint of the pages, and what all of them have in common."""
+
+import re
+from typing import Any, Final
+
+from flask import Blueprint, Flask, Response, g, redirect, render_template, request
+from werkzeug.wrappers import Response as AnyResponse
+
+from service.answers import problem_answer, problem_from
+from service.errors import JpegstowError
+from service.ingest import Rules
+from service.pages.fields import own_fields
+from service.pages.texts import LANGUAGES, label, language_of, speaker
+from service.settings import Settings
+
+_COOKIE: Final = "language"
+_YEAR: Final = 31_536_000  # seconds
+_OWN_PATH: Final = re.compile(r"/(?:[\w.-]+/?)*", re.ASCII)
+# Pico draws its icons from data: URLs, and a chosen picture is shown before it is sent.
+_POLICY: Final = (
+    "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; "
+    "form-action 'self'; frame-ancestors 'none'"
+)
+
+
+def add_pages(app: Flask, rules: Rules, settings: Settings) -> None:
+    """Serve the pages: uploads at ``/``."""
+    pages = Blueprint(
+        "pages", __name__, template_folder="html", static_folder="static", static_url_path="/static"
+    )
+    pages.before_request(_listen)
+    pages.after_request(_protect)
+    pages.context_processor(_common)
+    pages.register_error_handler(JpegstowError, _refused)
+
+    @pages.get("/")
+    def upload() -> str:
+        kinds = {name: own_fields(template) for name, template in rules.templates.items()}
+        return render_template("upload.html", kinds=kinds, default=settings.default_template)
+
+    @pages.get("/language/<name>")
+    def language(name: str) -> AnyResponse:
+        back = request.args.get("back", "/")
+        response = redirect(back if _OWN_PATH.fullmatch(back) else "/")
+        if name in LANGUAGES:
+            response.set_cookie(_COOKIE, name, _YEAR, httponly=True, samesite="Lax")
+        return response
+
+    app.register_blueprint(pages)
+
+
+def _listen() -> None:
+    g.language = language_of(request.cookies.get(_COOKIE), request.accept_languages)
+    g.say = speaker(g.language)
+
+
+def _common() -> dict[str, Any]:
+    """Return what every page's template may use."""
+    return {
+        "say": g.say,
+        "label": lambda key, otherwise: label(key, g.language, otherwise),
+        "language": g.language,
+        "languages": LANGUAGES,
+    }
+
+
+def _protect(response: Response) -> Response:
+    """Let a page load nothing but its own files, and keep what it shows out of caches."""
+    if request.endpoint != "pages.static":
+        response.headers["Cache-Control"] = "no-store"
+        response.headers["Vary"] = "Accept-Language, Cookie"
+    response.headers.setdefault("Content-Security-Policy", _POLICY)
+    response.headers.setdefault("X-Content-Type-Options", "nosniff")
+    response.headers.setdefault("Referrer-Policy", "same-origin")
+    return response
+
+
+def _refused(error: JpegstowError) -> Response:
+    """Answer a refusal: to a page's script as a problem, to a person as a page."""
+    if "HX-Request" in request.headers:
+        return problem_answer(problem_from(error), transient=error.transient)
+    return Response(render_template("error.html", error=error), error.http_status)

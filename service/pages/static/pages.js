@@ -1,0 +1,84 @@
+"use strict";
+// What all pages share: the token against forged requests, questions, refusals and notices.
+
+const jpegstow = {
+  token: document.querySelector('meta[name="csrf-token"]').content,
+
+  /** Show what a problem (RFC 9457) says, in the parts of an element. */
+  tell(element, problem) {
+    for (const part of ["detail", "where", "mend"]) {
+      const shown = element.querySelector(`[data-part="${part}"]`);
+      const text = problem[part] || "";
+      (shown.querySelector("span") || shown).textContent = text;
+      shown.hidden = !text;
+    }
+  },
+
+  /** Show a problem at the top of the page. */
+  alert(problem) {
+    const alert = document.getElementById("alert");
+    jpegstow.tell(alert, problem);
+    alert.hidden = false;
+    alert.focus();
+  },
+
+  notice(text) {
+    const notice = document.getElementById("notice");
+    document.getElementById("alert").hidden = true;
+    notice.textContent = text;
+    notice.hidden = !text;
+  },
+
+  /** Return the problem that a response's text holds, or one that says that nothing came. */
+  problem(text) {
+    try {
+      const problem = JSON.parse(text);
+      if (problem && problem.detail) return problem;
+    } catch { /* it was no answer of the service's */ }
+    const { connection, connectionMend } = document.body.dataset;
+    return { detail: connection, mend: connectionMend };
+  },
+
+  /** Ask a question; resolve to whether it was answered with the named act. */
+  ask(question, act) {
+    const dialog = document.getElementById("confirm");
+    const ok = dialog.querySelector('button[value="ok"]');
+    dialog.querySelector("#confirm-question").textContent = question;
+    ok.textContent = act;
+    dialog.returnValue = "";
+    dialog.showModal();
+    return new Promise((resolve) => {
+      dialog.addEventListener("close", () => resolve(dialog.returnValue === "ok"), { once: true });
+    });
+  },
+};
+
+document.querySelectorAll("#confirm button").forEach((button) => {
+  button.addEventListener("click", () => button.closest("dialog").close(button.value));
+});
+
+document.querySelector("#alert [data-close]").addEventListener("click", () => {
+  document.getElementById("alert").hidden = true;
+});
+
+document.body.addEventListener("htmx:configRequest", (event) => {
+  event.detail.headers["X-CSRF-Token"] = jpegstow.token;
+});
+
+document.body.addEventListener("htmx:confirm", (event) => {
+  if (!event.detail.question) return;
+  event.preventDefault();
+  const act = event.detail.elt.dataset.act || event.detail.elt.textContent.trim();
+  jpegstow.ask(event.detail.question, act).then((yes) => {
+    if (yes) event.detail.issueRequest(true);
+  });
+});
+
+document.body.addEventListener("htmx:responseError", (event) => {
+  jpegstow.alert(jpegstow.problem(event.detail.xhr.responseText));
+});
+
+document.body.addEventListener("htmx:sendError", (event) => {
+  // A refresh that nobody asked for may fail in silence: the next one comes soon.
+  if (!event.detail.elt.matches("[data-refresh]")) jpegstow.alert(jpegstow.problem(""));
+});

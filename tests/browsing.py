@@ -1,0 +1,95 @@
+"""A real browser before the pages: Debian's chromium, on the viewports of a phone and a desk."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+from playwright.sync_api import Browser, Page, Request, sync_playwright
+
+from tests.judges import require_tool
+
+# It calls nobody: no updates, no fonts, no predictions, no look for a way to the internet.
+FLAGS = [
+    "--no-sandbox",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-domain-reliability",
+    "--disable-sync",
+    "--disable-features=OptimizationHints,MediaRouter,Translate,AutofillServerCommunication",
+    "--no-first-run",
+    "--no-default-browser-check",
+    "--no-pings",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",
+]
+VIEWPORTS: dict[str, dict[str, Any]] = {
+    "phone": {
+        "viewport": {"width": 390, "height": 844},
+        "device_scale_factor": 2,
+        "is_mobile": True,
+        "has_touch": True,
+    },
+    "desk": {"viewport": {"width": 1280, "height": 900}},
+}
+
+
+@dataclass
+class Tab:
+    """A page of the browser, and what it said and asked for.
+
+    `refused` are the console's words for answers of 400 and more, which Chromium writes there.
+    """
+
+    page: Page
+    errors: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    urls: list[str] = field(default_factory=list)
+
+    def hear(self) -> None:
+        """Listen to the page from now on."""
+        self.page.on("console", self._console)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("request", self._request)
+
+    def _console(self, message: Any) -> None:
+        if message.type in {"error", "warning"}:
+            failed = message.text.startswith("Failed to load resource")
+            (self.refused if failed else self.errors).append(message.text)
+
+    def _request(self, request: Request) -> None:
+        self.urls.append(request.url)
+
+    @property
+    def hosts(self) -> set[str]:
+        """The hosts that were asked for anything."""
+        return {urlsplit(url).netloc for url in self.urls if url.startswith("http")}
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """Run the browser."""
+    with sync_playwright() as playwright:
+        program = require_tool("chromium")
+        browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextmanager
+def tab(browser: Browser, url: str, viewport: str, **options: Any) -> Iterator[Tab]:
+    """Open a tab with a profile of its own; nothing in it may go wrong unless it is expected."""
+    given = {"locale": "en-GB", "base_url": url} | VIEWPORTS[viewport] | options
+    context = browser.new_context(**given)
+    try:
+        opened = Tab(context.new_page())
+        opened.page.set_default_timeout(10_000)
+        opened.hear()
+        yield opened
+        assert opened.errors == []
+        assert opened.hosts <= {urlsplit(url).netloc}
+    finally:
+        context.close()
