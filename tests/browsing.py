@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from playwright.sync_api import Browser, Page, Request, sync_playwright
+from playwright.sync_api import Browser, FilePayload, Locator, Page, Request, sync_playwright
 
 from tests.judges import require_tool
 
@@ -93,3 +93,19 @@ def tab(browser: Browser, url: str, viewport: str, **options: Any) -> Iterator[T
         assert opened.hosts <= {urlsplit(url).netloc}
     finally:
         context.close()
+
+
+def files(*images: bytes) -> list[FilePayload]:
+    """Return pictures as somebody chooses them."""
+    return [
+        {"name": f"IMG_{number}.jpg", "mimeType": "image/jpeg", "buffer": image}
+        for number, image in enumerate(images, 1)
+    ]
+
+
+def size_of(image: Locator) -> list[int]:
+    """Return the width and height of a picture in pixels, once it is loaded."""
+    size = (
+        "async image => { await image.decode(); return [image.naturalWidth, image.naturalHeight]; }"
+    )
+    return list(image.evaluate(size))

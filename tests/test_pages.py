@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 
 import pytest
-from playwright.sync_api import Browser, FilePayload, expect
+from playwright.sync_api import Browser, expect
 
-from tests.browsing import Tab, chromium, tab
+from tests.browsing import Tab, chromium, files, tab
 from tests.jpegs import make_jpeg
 from tests.serving import Serving
 
@@ -28,13 +28,6 @@ def browser() -> Iterator[Browser]:
 def opened(browser: Browser, serving: Serving, request: pytest.FixtureRequest) -> Iterator[Tab]:
     with tab(browser, serving.url, request.param) as one:
         yield one
-
-
-def files(*images: bytes) -> list[FilePayload]:
-    return [
-        {"name": f"IMG_{number}.jpg", "mimeType": "image/jpeg", "buffer": image}
-        for number, image in enumerate(images, 1)
-    ]
 
 
 def test_three_pictures_are_uploaded_and_one_that_lies_on_its_side_is_upright(

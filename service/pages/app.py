@@ -1,6 +1,7 @@
 """The blueprint of the pages, and what all of them have in common."""
 
 import re
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from flask import Blueprint, Flask, Response, g, redirect, render_template, request
@@ -10,7 +11,9 @@ from service.answers import problem_answer, problem_from
 from service.errors import JpegstowError
 from service.ingest import Rules
 from service.pages.fields import own_fields
+from service.pages.queue import add_queue_pages
 from service.pages.texts import LANGUAGES, label, language_of, speaker
+from service.retry import Queue
 from service.settings import Settings
 
 _COOKIE: Final = "language"
@@ -23,14 +26,15 @@ _POLICY: Final = (
 )
 
 
-def add_pages(app: Flask, rules: Rules, settings: Settings) -> None:
-    """Serve the pages: uploads at ``/``."""
+def add_pages(app: Flask, queue: Queue, rules: Rules, settings: Settings) -> None:
+    """Serve the pages: uploads at ``/``, the retry queue at ``/queue``."""
     pages = Blueprint(
         "pages", __name__, template_folder="html", static_folder="static", static_url_path="/static"
     )
     pages.before_request(_listen)
     pages.after_request(_protect)
     pages.context_processor(_common)
+    pages.add_app_template_filter(_moment, "moment")
     pages.register_error_handler(JpegstowError, _refused)
 
     @pages.get("/")
@@ -46,6 +50,7 @@ def add_pages(app: Flask, rules: Rules, settings: Settings) -> None:
             response.set_cookie(_COOKIE, name, _YEAR, httponly=True, samesite="Lax")
         return response
 
+    add_queue_pages(pages, queue, rules)
     app.register_blueprint(pages)
 
 
@@ -62,6 +67,11 @@ def _common() -> dict[str, Any]:
         "language": g.language,
         "languages": LANGUAGES,
     }
+
+
+def _moment(seconds: float) -> str:
+    """Return a moment in seconds since 1970 as people read it, in UTC."""
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _protect(response: Response) -> Response:

@@ -29,6 +29,12 @@ const jpegstow = {
     notice.hidden = !text;
   },
 
+  /** Go to another page of ours, and let it tell what was done. */
+  goTo(path, text) {
+    sessionStorage.setItem("jpegstow.notice", text);
+    location.assign(path);
+  },
+
   /** Return the problem that a response's text holds, or one that says that nothing came. */
   problem(text) {
     try {
@@ -74,6 +80,14 @@ document.body.addEventListener("htmx:confirm", (event) => {
   });
 });
 
+// A refresh must not take away what a question is about.
+for (const moment of ["htmx:beforeRequest", "htmx:beforeSwap"]) {
+  document.body.addEventListener(moment, (event) => {
+    const asking = document.querySelector("dialog[open]");
+    if (asking && event.detail.requestConfig?.elt.matches("[data-refresh]")) event.preventDefault();
+  });
+}
+
 document.body.addEventListener("htmx:responseError", (event) => {
   jpegstow.alert(jpegstow.problem(event.detail.xhr.responseText));
 });
@@ -82,3 +96,22 @@ document.body.addEventListener("htmx:sendError", (event) => {
   // A refresh that nobody asked for may fail in silence: the next one comes soon.
   if (!event.detail.elt.matches("[data-refresh]")) jpegstow.alert(jpegstow.problem(""));
 });
+
+// What an act has done is told here, or on the page that it leads to.
+document.body.addEventListener("htmx:afterRequest", (event) => {
+  const { elt, successful } = event.detail;
+  if (!successful || !elt.dataset.done) return;
+  if (elt.dataset.then) {
+    jpegstow.goTo(elt.dataset.then, elt.dataset.done);
+    return;
+  }
+  jpegstow.notice(elt.dataset.done);
+  const refreshed = document.querySelector("[data-refresh]");
+  if (refreshed) htmx.trigger(refreshed, "refresh");
+});
+
+const told = sessionStorage.getItem("jpegstow.notice");
+if (told) {
+  sessionStorage.removeItem("jpegstow.notice");
+  jpegstow.notice(told);
+}
