@@ -255,6 +255,13 @@ class Settings:
         secret=True,
     )
 
+    otel_exporter_otlp_endpoint: str = _setting(
+        "",
+        text,
+        """Where spans of each request and step go, such as `http://127.0.0.1:4318`; it takes the
+        extra `trace`, which reads OpenTelemetry's other variables itself. Empty: nowhere.""",
+    )
+
     @property
     def embedded(self) -> bool:
         """Whether instances go to the embedded archive."""

@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 _TRACEPARENT: Final = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?"
@@ -28,13 +28,40 @@ class Trace:
         return f"00-{self.trace_id}-{self.span_id}-{flags}" if self.span_id else ""
 
 
+class Marked(Protocol):
+    """A part of the work that is under way."""
+
+    @property
+    def trace(self) -> Trace:
+        """Where in its trace it is."""
+
+    def tell(self, **attributes: Any) -> None:
+        """Say something of it."""
+
+    def fail(self) -> None:
+        """Mark it as failed."""
+
+
+class Marker(Protocol):
+    """Who is told of the parts of the work."""
+
+    def span(self, name: str, kind: str, parent: Trace | None) -> AbstractContextManager[Marked]:
+        """Mark a part of the work: `internal`, or of a request that a `server` answers."""
+
+
 _trace: ContextVar[Trace | None] = ContextVar("trace", default=None)
 _project: list[str] = []
+_markers: list[Marker] = []
 
 
 def configure(project: str) -> None:
     """Name the traces in log lines as Cloud Logging does, within a project; "" for plain ids."""
     _project[:] = [project] if project else []
+
+
+def mark_by(marker: Marker) -> None:
+    """Tell somebody of each part of the work from now on."""
+    _markers[:] = [marker]
 
 
 def read(traceparent: str, cloud_context: str) -> Trace | None:
@@ -85,6 +112,17 @@ def headers() -> dict[str, str]:
 
 
 @contextmanager
-def span(name: str) -> Iterator[None]:  # noqa: ARG001
-    """Mark a part of the work."""
-    yield
+def span(name: str, kind: str = "internal") -> Iterator[Marked | None]:
+    """Mark a part of the work, where there is somebody to be told of it.
+
+    What is logged and sent meanwhile belongs to that part.
+    """
+    if not _markers:
+        yield None
+        return
+    with _markers[0].span(name, kind, _trace.get()) as marked:
+        token = _trace.set(marked.trace)
+        try:
+            yield marked
+        finally:
+            _trace.reset(token)

@@ -33,6 +33,7 @@ finally:
     print(*sys.modules)
 """
 OTHERS = {"PIL", "tqdm", "prometheus_client", "google", "obstore", "jwt", "service.cli"}
+OTHERS |= {"opentelemetry", "service.spans", "service.metrics"}
 
 
 def ran(folder: Path, *arguments: str, **given: str) -> subprocess.CompletedProcess[str]:

@@ -10,12 +10,13 @@ from typing import Any, Final
 
 import click
 
-from service import assemble, counting, durable, settings
+from service import assemble, durable, settings
 from service.cli.options import reports_errors
 from service.errors import BadRequest
 from service.gcp.backfill import Count, backfill, pictures, publisher, unhurried
 from service.gcp.objects import Buckets, Listed
 from service.gcp.pull import pull
+from service.observing import observe
 
 _BATCHES: Final = 4  # of the largest uploads, that may be in memory as messages
 _KEEP: Final = 1.0  # seconds between two writings of the state, each of which waits for the disk
@@ -61,7 +62,7 @@ def pull_(subscription: tuple[str], concurrency: int | None) -> None:
     current = settings.load()
     rules, store = assemble.rules(current), assemble.store(current)
     queue = assemble.retry_queue(current)
-    counting.keep_in(current.metrics_place)
+    observe(current)
     try:
         intake = assemble.intake(current, rules, assemble.guarded(current, store), queue)
         click.echo(f"storing what comes from {subscription[0]} in {current.store_url}")

@@ -7,10 +7,11 @@ from typing import Final, NoReturn
 
 import click
 
-from service import __version__, assemble, counting, processes, settings
+from service import __version__, assemble, processes, settings
 from service.access import make
 from service.cli.options import reports_errors
 from service.errors import BadSettings
+from service.observing import observe
 from service.retry import worker
 from service.settings import Settings
 
@@ -74,7 +75,7 @@ def retry(concurrency: int | None) -> None:
     """Send what is in the retry queue, until told to stop; `serve` runs this beside itself."""
     current = settings.load()
     _say(f"sending what is in {current.queue_place} to {current.store_url}")
-    counting.keep_in(current.metrics_place)
+    observe(current)
     place = current.queue_place
     if isinstance(place, Path):
         worker.work(assemble.drain(current, concurrency))
