@@ -18,6 +18,8 @@ TOOLS = {
     "Orthanc": "orthanc",
     "libOrthancDicomWeb.so": "orthanc-dicomweb",
     "libturbojpeg.so.0": "libturbojpeg0",
+    "curl": "curl",
+    "node": "nodejs",
 }
 # Debian keeps daemons where an ordinary user's PATH doesn't look.
 _PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/share/orthanc/plugins"))

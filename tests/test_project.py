@@ -3,8 +3,10 @@
 import ast
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from zipfile import ZipFile
 
 import pytest
 
@@ -105,6 +107,18 @@ def test_the_version_stands_in_one_place() -> None:
         if re.search(r"^__version__\s*=", path.read_text(), re.MULTILINE)
     ]
     assert assignments == [ROOT / "service" / "__init__.py"]
+
+
+def test_the_wheel_has_every_file_of_the_service_and_the_templates(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    packed = set(ZipFile(wheel).namelist())
+    here = {path.relative_to(ROOT).as_posix() for path in project_files()}
+    wanted = {name for name in here if name.startswith("service/")}
+    wanted |= {f"service/{name}" for name in here if name.startswith("templates/")}
+    assert "service/openapi.yaml" in wanted
+    assert wanted - packed == set()
 
 
 def functions() -> Iterator[tuple[str, ast.FunctionDef]]:
