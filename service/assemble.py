@@ -3,11 +3,23 @@
 import os
 import random
 import secrets
+from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from service.access import EVERYTHING, Access, KeyFile, Sessions, digest_of
+from service.access import (
+    EVERYTHING,
+    Access,
+    KeyFile,
+    Provider,
+    Sessions,
+    digest_of,
+    openid,
+    provider_keys,
+    proxy,
+)
 from service.dicom import template, uid
 from service.dicom.budget import Budget
 from service.dicom.normalise import Policy
@@ -15,7 +27,7 @@ from service.dicom.template import Template
 from service.errors import BadSettings, BadTemplate
 from service.ingest import Rules, Store
 from service.retry import Breaker, Drain, GuardedStore, Limits, Pace, Queue, SqliteQueue
-from service.setting_texts import ApiKey
+from service.setting_texts import SCOPES, ApiKey, Grant
 from service.settings import Settings
 from service.store import DicomwebStore
 
@@ -127,14 +139,34 @@ def access(settings: Settings) -> Access:
     if settings.auth == "none":
         return Access("none", key_file(settings))
     secret = settings.session_secret or _kept_secret(settings.data_dir, _SESSIONS)
-    return Access(settings.auth, key_file(settings), settings.keys, Sessions(secret))
+    return replace(_access(settings, settings.keys), sessions=Sessions(secret))
 
 
 def archive_access(settings: Settings) -> Access:
     """Return how the embedded archive tells its callers, one of whom is the service."""
     own = ApiKey("jpegstow", digest_of(settings.archive_key), EVERYTHING)
     given = [*settings.keys, *([own] if settings.archive_key else [])]
-    return Access(settings.auth, key_file(settings), given)
+    return _access(settings, given)
+
+
+def _access(settings: Settings, given: Sequence[ApiKey]) -> Access:
+    file = key_file(settings)
+    return Access(settings.auth, file, given, None, _provider(settings), _proxy(settings))
+
+
+def _provider(settings: Settings) -> Provider | None:
+    if not settings.oidc_issuer:
+        return None
+    own = tuple(Grant(scope, frozenset({scope})) for scope in SCOPES)
+    given = settings.oidc_scopes or own
+    keys = provider_keys(settings.oidc_issuer, settings.oidc_keys_url)
+    return openid(settings.oidc_issuer, settings.oidc_audience, keys, settings.oidc_claim, given)
+
+
+def _proxy(settings: Settings) -> Provider | None:
+    if not settings.iap_audience:
+        return None
+    return proxy(settings.iap_audience, settings.iap_keys_url, settings.iap_scopes)
 
 
 def retry_queue(settings: Settings) -> "SqliteQueue | BucketQueue":

@@ -14,10 +14,11 @@ An instance says what is wrong, where, and how to mend it. No text ever holds an
     ├── DamagedJpeg           422  truncated, malformed; `where` is a byte offset
     ├── BadTemplate           500  a template file of the operator's
     ├── BadSettings           500  the configuration; lists every problem at once
-    ├── Unauthorized          401  a push request without a token that can be trusted
-    ├── Forbidden             403  a push request whose token is somebody else's
+    ├── Unauthorized          401  a request without credentials that can be trusted
+    ├── Forbidden             403  a request whose credentials are good, but not for this
     ├── ObjectGone            404  a bucket holds no such object, or not in that generation
-    ├── KeysUnavailable       503  the keys of push tokens can't be had now (`gcp.oidc`)
+    ├── KeysUnavailable       503  the keys of tokens can't be had now (`tokens`)
+    ├── KeysUnusable          503  the file of API keys can't be used (`access.keys`)
     ├── ObjectUnavailable     503  a bucket can't be read now, or not by us
     ├── NoSuchEntry           404  the retry queue doesn't hold it, or no longer
     ├── EntryChanged          409  an entry isn't any more what somebody took it for
@@ -142,7 +143,7 @@ class DamagedJpeg(JpegstowError):
 
 
 class Unauthorized(JpegstowError):
-    """A request without a token, or with one that can't be trusted."""
+    """A request without credentials, or with some that can't be trusted."""
 
     http_status = 401
     title = "Unauthorized"
@@ -150,7 +151,7 @@ class Unauthorized(JpegstowError):
 
 
 class Forbidden(JpegstowError):
-    """A request whose token is good, but is not that of whom we take requests from."""
+    """A request whose credentials are good, but not for what it asks."""
 
     http_status = 403
     title = "Forbidden"

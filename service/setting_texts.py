@@ -145,6 +145,26 @@ def _api_key(word: str) -> ApiKey:
     return ApiKey(name, digest, scopes_of(scopes))
 
 
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """The scopes of who has a value in the claim of a token; `*` is everybody's."""
+
+    value: str
+    scopes: frozenset[str]
+
+
+def grants(value: str) -> tuple[Grant, ...]:
+    """Take what claims' values grant."""
+    return tuple(map(_grant, value.split()))
+
+
+def _grant(word: str) -> Grant:
+    value, _, scopes = word.rpartition("=")
+    if not value or not scopes:
+        raise ValueError("it isn't VALUE=SCOPE+SCOPE again and again, separated by blanks")
+    return Grant(value, scopes_of(scopes))
+
+
 _NAME: Final = r"[A-Za-z][\w.~+%-]{2,254}"
 _PART: Final = r"[\w-][\w.-]*"
 _CLOUD_QUEUE: Final = re.compile(
@@ -170,6 +190,24 @@ def queue(value: str) -> Path | CloudQueue | None:
         prefix=found["prefix"] or "",
         subscription=f"projects/{project}/subscriptions/{subscription}" if subscription else "",
     )
+
+
+def url_or_none(value: str) -> str:
+    """Take an http or https URL without credentials, or nothing."""
+    if value:
+        try:
+            url = urlsplit(value)
+            sound = (
+                url.scheme in {"http", "https"}
+                and url.hostname
+                and url.port != 0
+                and "@" not in value
+            )
+        except ValueError:
+            sound = False
+        if not sound:
+            raise ValueError("it isn't an http or https URL")
+    return value
 
 
 def store_url_of(value: str) -> str:

@@ -14,8 +14,10 @@ from service.errors import BadSettings
 from service.setting_texts import (
     ApiKey,
     CloudQueue,
+    Grant,
     api_keys,
     credential,
+    grants,
     integer,
     on_or_off,
     one_of,
@@ -23,6 +25,7 @@ from service.setting_texts import (
     seconds,
     store_url_of,
     text,
+    url_or_none,
 )
 
 STORAGE_CLASSES: Final = ("STANDARD", "NEARLINE", "COLDLINE", "ARCHIVE")
@@ -221,11 +224,13 @@ class Settings:
         """The project whose traces log lines name, in Cloud Logging's form. Empty: they name the
         trace alone.""",
     )
-    auth: Literal["none", "apikey"] = _setting(
+    auth: Literal["none", "apikey", "oidc"] = _setting(
         "none",
-        one_of("none", "apikey"),
+        one_of("none", "apikey", "oidc"),
         """Who may upload, read and operate: anybody (`none`, only where `HOST` is this machine
-        alone), or who has an API key (`apikey`, made by `jpegstow keys`).""",
+        alone), who has an API key (`apikey`, made by `jpegstow keys`), or who has a token of an
+        OpenID Connect provider or comes through Identity-Aware Proxy (`oidc`; API keys are taken
+        too, for machines).""",
     )
     auth_none_anywhere: bool = _setting(
         on_or_off("off"),
@@ -246,6 +251,46 @@ class Settings:
         serve them. Empty: made once and kept in `DATA_DIR/session-secret`. Another one ends all
         sessions.""",
         secret=True,
+    )
+    oidc_issuer: str = _setting(
+        "",
+        url_or_none,
+        "The provider, as its tokens have it in `iss`: `https://accounts.example.org`.",
+    )
+    oidc_audience: str = _setting(
+        "", text, "What tokens have to be made for: this service, as the provider knows it (`aud`)."
+    )
+    oidc_keys_url: str = _setting(
+        "", url_or_none, "Where the provider's keys are. Empty: where its discovery document says."
+    )
+    oidc_claim: str = _setting(
+        "roles",
+        text,
+        """The claim that says what a caller may, a list or words: `roles`, `groups`,
+        `realm_access.roles`.""",
+    )
+    oidc_scopes: tuple[Grant, ...] = _setting(
+        (),
+        grants,
+        """What its values allow, `value=scope+scope`, separated by blanks; `*` is everybody with a
+        good token. Empty: its values are the scopes' own names.""",
+    )
+    iap_audience: str = _setting(
+        "",
+        text,
+        """What Identity-Aware Proxy signs its header `x-goog-iap-jwt-assertion` for:
+        `/projects/NUMBER/global/backendServices/ID`. Empty: the header means nothing.""",
+    )
+    iap_scopes: tuple[Grant, ...] = _setting(
+        (),
+        grants,
+        """Who may what behind it, `email=scope+scope`, separated by blanks; `*` is everybody whom
+        the proxy lets through.""",
+    )
+    iap_keys_url: str = _setting(
+        "https://www.gstatic.com/iap/verify/public_key-jwk",
+        url_or_none,
+        "Where the keys of Identity-Aware Proxy are.",
     )
     archive_key: str = _setting(
         "",
@@ -339,6 +384,7 @@ def _contradictions(settings: Settings, environment: Mapping[str, str]) -> list[
         problems.append("PUSH_AUTH: it is none, and HOST isn't this machine alone")
     if settings.auth == "none" and not settings.auth_none_anywhere:
         problems += _open_to_all(settings)
+    problems += _no_provider(settings)
     if not settings.uid_namespace and "K_SERVICE" in environment:
         problems.append(
             "UID_NAMESPACE: it is empty on Cloud Run, where every instance of the service would "
@@ -358,6 +404,18 @@ def _open_to_all(settings: Settings) -> list[str]:
     problem = "HOST: it isn't this machine alone, and AUTH is none"
     mend = "set AUTH to apikey, or AUTH_NONE_ANYWHERE to on if something in front asks who it is"
     return [f"{problem}; {mend}"]
+
+
+def _no_provider(settings: Settings) -> list[str]:
+    if settings.auth == "oidc":
+        if settings.oidc_issuer and not settings.oidc_audience:
+            return ["OIDC_AUDIENCE: it is empty; set it to what the provider makes tokens for"]
+        if not settings.oidc_issuer and not settings.iap_audience:
+            return ["AUTH: it is oidc, and neither OIDC_ISSUER nor IAP_AUDIENCE is set"]
+    elif settings.iap_audience or settings.oidc_issuer:
+        named = "IAP_AUDIENCE" if settings.iap_audience else "OIDC_ISSUER"
+        return [f"{named}: it is set, and AUTH isn't oidc"]
+    return []
 
 
 def table() -> str:

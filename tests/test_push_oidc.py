@@ -14,7 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.errors import Forbidden, JpegstowError, Unauthorized
-from service.gcp.oidc import KeysUnavailable, PushTokens
+from service.gcp.oidc import PushTokens
+from service.tokens import KeysUnavailable
 from tests.peers import (
     BOUND,
     CutAnswer,

@@ -4,6 +4,7 @@ from service.access.authority import Access
 from service.access.caller import EVERYTHING, Caller
 from service.access.guard import add_access
 from service.access.keys import KeyFile, digest_of, make
+from service.access.provider import Provider, openid, provider_keys, proxy
 from service.access.routes import ARCHIVE, SERVICE
 from service.access.session import Sessions
 
@@ -14,8 +15,12 @@ __all__ = [
     "Access",
     "Caller",
     "KeyFile",
+    "Provider",
     "Sessions",
     "add_access",
     "digest_of",
     "make",
+    "openid",
+    "provider_keys",
+    "proxy",
 ]

@@ -1,19 +1,27 @@
-"""Whose a request is, by what it shows: a key, a session."""
+"""Whose a request is, by what it shows: a key, a token, a session."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from werkzeug.datastructures import Headers
 
 from service.access import keys
 from service.access.caller import ANYBODY, Caller
 from service.access.keys import KeyFile
+from service.access.provider import IAP_HEADER, Provider
 from service.access.session import Sessions
 from service.errors import Unauthorized
 from service.setting_texts import ApiKey
 
 _MEND: Final = "send an API key: Authorization: Bearer jpegstow_..."
+
+
+class Identified(NamedTuple):
+    """A caller, and how they are told: whether a browser would do it for another site's page."""
+
+    caller: Caller
+    by: Literal["header", "cookie", "browser"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,32 +34,41 @@ class Access:
         Keys beside those of the file.
     sessions
         Of who has signed in; None where nobody can, as in the archive.
+    provider, proxy
+        Whose tokens are taken as bearer tokens, and Identity-Aware Proxy; None for none.
     """
 
-    kind: Literal["none", "apikey"]
+    kind: Literal["none", "apikey", "oidc"]
     file: KeyFile
     given: Sequence[ApiKey] = ()
     sessions: Sessions | None = None
+    provider: Provider | None = None
+    proxy: Provider | None = None
 
-    def caller(self, headers: Headers, cookie: str) -> Caller:
+    def identify(self, headers: Headers, cookie: str) -> Identified:
         """Return whose a request is, by its headers, else by its session's cookie.
+
+        A key comes before the proxy's word, which each request has that comes through it.
 
         Raises
         ------
         Unauthorized
             If it is nobody's.
-        KeysUnusable
+        KeysUnusable, KeysUnavailable
             If it can't be told.
         """
         if self.kind == "none":
-            return ANYBODY
+            return Identified(ANYBODY, "browser")
         authorization = headers.get("Authorization", "")
+        assertion = headers.get(IAP_HEADER, "") if self.proxy else ""
+        if self.proxy and assertion and f" {keys.PREFIX}" not in authorization:
+            return Identified(self.proxy.caller(assertion)[0], "browser")
         if cookie and not authorization:
-            return self._of_session(cookie)
-        return self._of_key(_bearer(authorization))
+            return Identified(self._of_session(cookie), "cookie")
+        return Identified(self._of_credential(_bearer(authorization)), "header")
 
     def session(self, credential: str) -> str:
-        """Return the cookie of a session for who shows a key.
+        """Return the cookie of a session for who shows a key or a token.
 
         Raises
         ------
@@ -59,6 +76,8 @@ class Access:
             If it is nobody's.
         """
         assert self.sessions  # noqa: S101 - else there is no page to sign in
+        if self.provider and not credential.startswith(keys.PREFIX):
+            return self.sessions.of_caller(*self.provider.caller(credential))
         return self.sessions.of_key(self._key(credential))
 
     def _of_session(self, cookie: str) -> Caller:
@@ -67,7 +86,9 @@ class Access:
             raise Unauthorized("the session has ended", reason="no-session", mend="sign in again")
         return found
 
-    def _of_key(self, credential: str) -> Caller:
+    def _of_credential(self, credential: str) -> Caller:
+        if self.provider and not credential.startswith(keys.PREFIX):
+            return self.provider.caller(credential)[0]
         found = self._key(credential)
         return Caller(found.name, "key", found.scopes)
 

@@ -17,13 +17,14 @@ class Caller:
     name
         As the audit has it: a key's name, a user's email or subject.
     kind
-        How it was told: by nothing (``none``), or by an API key (``key``).
+        How it was told: by nothing (``none``), an API key (``key``), a provider's token
+        (``token``), or Identity-Aware Proxy's (``iap``).
     scopes
         What they may do: some of `SCOPES`.
     """
 
     name: str
-    kind: Literal["none", "key"]
+    kind: Literal["none", "key", "token", "iap"]
     scopes: frozenset[str]
 
 

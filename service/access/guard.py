@@ -32,12 +32,12 @@ def add_access(app: Flask, access: Access, table: routes.Table = routes.SERVICE)
         if scopes is None:
             return None
         try:
-            g.caller = access.caller(request.headers, request.cookies.get(COOKIE, ""))
+            g.caller, by = access.identify(request.headers, request.cookies.get(COOKIE, ""))
         except Unauthorized:
             if access.sessions and _is_a_persons():
                 return redirect(f"{PATH}?{urlencode({'next': request.path})}", HTTPStatus.SEE_OTHER)
             raise
-        _check_site(access)
+        _check_site(access, by)
         if access.kind != "none":
             _check_scope(g.caller, scopes)
         return None
@@ -59,14 +59,13 @@ def _is_a_persons() -> bool:
     return request.method == "GET" and "text/html" in dict(request.accept_mimetypes)
 
 
-def _check_site(access: Access) -> None:
+def _check_site(access: Access, by: str) -> None:
     """Refuse what another site makes a browser send, where the browser itself says who it is."""
-    cookie = request.cookies.get(COOKIE, "")
-    if access.sessions and cookie and "Authorization" not in request.headers:
-        g.csrf_token = access.sessions.token(cookie)
+    if by == "cookie" and access.sessions:
+        g.csrf_token = access.sessions.token(request.cookies[COOKIE])
         check_origin(browser=True)
         check_token(g.csrf_token)
-    elif g.caller.kind == "none":
+    elif by == "browser":
         check_origin(browser=False)
 
 
