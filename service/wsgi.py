@@ -33,7 +33,7 @@ def service() -> Flask:
         redelivery = assemble.redelivery(current, guarded, queue)
         add_push(app, intake, redelivery, assemble.push_tokens(current))
         add_description(app)
-        add_pages(app, queue, rules, current)
+        add_pages(app, store, queue, rules, current)
         return app
 
 

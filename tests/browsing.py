@@ -1,11 +1,14 @@
 """A real browser before the pages: Debian's chromium, on the viewports of a phone and a desk."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, FilePayload, Locator, Page, Request, sync_playwright
 
 from tests.judges import require_tool
@@ -109,3 +112,21 @@ def size_of(image: Locator) -> list[int]:
         "async image => { await image.decode(); return [image.naturalWidth, image.naturalHeight]; }"
     )
     return list(image.evaluate(size))
+
+
+def serious(page: Page) -> list[str]:
+    """Return what axe-core finds on a page that is serious or worse."""
+    found = Axe().run(page).response["violations"]
+    return [
+        f"{one['id']}: {node['html']}"
+        for one in found
+        if one["impact"] in {"serious", "critical"}
+        for node in one["nodes"]
+    ]
+
+
+def shoot(page: Page, name: str) -> None:
+    """Keep what the viewport shows for the README, where JPEGSTOW_SCREENSHOTS names a folder."""
+    folder = os.environ.get("JPEGSTOW_SCREENSHOTS")
+    if folder:
+        page.screenshot(path=Path(folder) / f"{name}.png", scale="css", animations="disabled")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
-from tests.browsing import Tab, chromium, files, size_of, tab
-from tests.jpegs import make_jpeg
+from tests.browsing import Tab, chromium, files, serious, shoot, size_of, tab
+from tests.painted import arm
 from tests.peers import BOUND, ScriptedServer, failed, free_port, stored, wait_for_http
 from tests.serving import COMMAND, Serving
 
@@ -44,7 +44,7 @@ def upload(opened: Tab, patient: str, state: str, seed: int) -> None:
     page = opened.page
     page.goto("/")
     page.get_by_label("Patient ID").fill(patient)
-    page.locator("#files").set_input_files(files(make_jpeg(640, 480, seed=seed)))
+    page.locator("#files").set_input_files(files(arm(seed)))
     page.get_by_role("button", name="Send (1)").click()
     expect(page.locator(f'[data-state="{state}"]')).to_have_count(1)
 
@@ -65,6 +65,8 @@ def test_what_the_store_cannot_take_is_seen_in_the_queue_and_stored_once_it_is_b
         expect(entry).to_contain_text("Waiting")
         expect(entry).to_contain_text("the connection to the store failed")
         assert size_of(entry.locator("img")) == [256, 192]
+        assert serious(page) == []
+        shoot(page, "queue-phone")
         with archive(tmp_path / "store", port):
             page.get_by_role("button", name="Try now").click()
             expect(page.locator("#notice")).to_have_text("It is tried now.")
@@ -105,6 +107,8 @@ def test_a_dead_entry_is_mended_and_another_discarded(
         page.get_by_label("Value").fill("1")
         page.get_by_role("button", name="Change and send again").click()
         expect(page.locator("#alert")).to_contain_text("Where: PatientHeight")
+        assert serious(page) == []
+        shoot(page, "mend-desk")
         page.get_by_label("Attribute (DICOM keyword)").fill("PatientComments")
         page.get_by_label("Value", exact=True).fill("looked up")
         page.get_by_role("button", name="Change and send again").click()
@@ -116,7 +120,9 @@ def test_a_dead_entry_is_mended_and_another_discarded(
         expect(page.locator("#entries")).to_contain_text("Nothing matches.")
         page.get_by_label("State").select_option("dead")
         page.get_by_role("button", name="Filter").click()
+        expect(page.locator(".entry")).to_have_count(1)
         page.get_by_role("button", name="Discard").click()
+        shoot(page, "discard-desk")
         page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
         expect(page.locator(".entry")).to_have_count(1)
         page.get_by_role("button", name="Discard").click()

@@ -4,6 +4,11 @@ Each module may import those above it:
 
     texts     the catalogue of texts in three languages
     fields    what the upload page asks for each template
+    rows      a data set as a table
+    thumbnail small pictures of large ones
+    queue     the pages of the retry queue
+    reading   what is read of the store
+    studies   the pages of what it holds
     app       what all pages have in common, and the blueprint
 """
 

@@ -12,9 +12,12 @@ from service.errors import JpegstowError
 from service.ingest import Rules
 from service.pages.fields import own_fields
 from service.pages.queue import add_queue_pages
+from service.pages.reading import Reader
+from service.pages.studies import add_study_pages
 from service.pages.texts import LANGUAGES, label, language_of, speaker
 from service.retry import Queue
 from service.settings import Settings
+from service.store import DicomwebStore
 
 _COOKIE: Final = "language"
 _YEAR: Final = 31_536_000  # seconds
@@ -26,8 +29,10 @@ _POLICY: Final = (
 )
 
 
-def add_pages(app: Flask, queue: Queue, rules: Rules, settings: Settings) -> None:
-    """Serve the pages: uploads at ``/``, the retry queue at ``/queue``."""
+def add_pages(
+    app: Flask, store: DicomwebStore, queue: Queue, rules: Rules, settings: Settings
+) -> None:
+    """Serve the pages: uploads at ``/``, the queue at ``/queue``, the store at ``/studies``."""
     pages = Blueprint(
         "pages", __name__, template_folder="html", static_folder="static", static_url_path="/static"
     )
@@ -51,6 +56,7 @@ def add_pages(app: Flask, queue: Queue, rules: Rules, settings: Settings) -> Non
         return response
 
     add_queue_pages(pages, queue, rules)
+    add_study_pages(pages, Reader(store))
     app.register_blueprint(pages)
 
 

@@ -78,6 +78,10 @@ class DicomwebStore:
         """Get what is at a path behind the store's URL, by default an instance as it is stored."""
         return self._client.download(path, {"Accept": accept})
 
+    def get(self, path: str, accept: str, limit: int = MAX_ANSWER) -> Answer | Unavailable:
+        """Get what is at a path behind the store's URL into memory, up to `limit` bytes of it."""
+        return self._client.call("GET", path, {"Accept": accept}, limit=limit)
+
     def delete(self, resource: Resource) -> deletion.Answered:
         """Delete a study, a series or an instance, or begin to."""
         return deletion.delete(self._client, resource)

@@ -101,8 +101,9 @@ document.body.addEventListener("htmx:sendError", (event) => {
 document.body.addEventListener("htmx:afterRequest", (event) => {
   const { elt, successful } = event.detail;
   if (!successful || !elt.dataset.done) return;
+  const going = event.detail.xhr.status === 202 && elt.dataset.going;
   if (elt.dataset.then) {
-    jpegstow.goTo(elt.dataset.then, elt.dataset.done);
+    jpegstow.goTo(elt.dataset.then, going || elt.dataset.done);
     return;
   }
   jpegstow.notice(elt.dataset.done);

@@ -1,0 +1,79 @@
+"use strict";
+// The full picture: zoom by buttons, keys, wheel with Ctrl, two fingers and double click; drag to move.
+
+(() => {
+  const viewer = document.getElementById("viewer");
+  const image = viewer.querySelector("img");
+  const MOST = 8;
+  const STEP = 1.5;
+  let factor = 1; // 1 fits the viewer's width
+
+  /** Zoom so that the point (x, y) of the viewer stays where it is. */
+  function zoom(to, x = viewer.clientWidth / 2, y = viewer.clientHeight / 2) {
+    const next = Math.min(MOST, Math.max(1, to));
+    const ratio = next / factor;
+    const left = (viewer.scrollLeft + x) * ratio - x;
+    const top = (viewer.scrollTop + y) * ratio - y;
+    factor = next;
+    image.style.width = `${factor * 100}%`;
+    image.style.maxHeight = factor === 1 ? "" : "none";
+    viewer.scrollTo(left, top);
+    document.getElementById("zoom").textContent = `${Math.round(factor * 100)} %`;
+  }
+
+  const acts = { in: () => zoom(factor * STEP), out: () => zoom(factor / STEP), fit: () => zoom(1) };
+  const keys = { "+": acts.in, "=": acts.in, "-": acts.out, 0: acts.fit };
+
+  document.querySelectorAll("[data-zoom]").forEach((button) => {
+    button.addEventListener("click", acts[button.dataset.zoom]);
+  });
+
+  viewer.addEventListener("keydown", (event) => {
+    if (!keys[event.key] || event.ctrlKey || event.metaKey) return;
+    event.preventDefault();
+    keys[event.key]();
+  });
+
+  viewer.addEventListener("dblclick", (event) => {
+    const { left, top } = viewer.getBoundingClientRect();
+    zoom(factor > 1 ? 1 : 3, event.clientX - left, event.clientY - top);
+  });
+
+  viewer.addEventListener("wheel", (event) => {
+    if (!event.ctrlKey) return;
+    event.preventDefault();
+    const { left, top } = viewer.getBoundingClientRect();
+    zoom(factor * Math.exp(-event.deltaY / 200), event.clientX - left, event.clientY - top);
+  }, { passive: false });
+
+  const fingers = new Map();
+  let apart = 0;
+
+  const distance = () => {
+    const [a, b] = [...fingers.values()];
+    return Math.hypot(a.x - b.x, a.y - b.y);
+  };
+
+  viewer.addEventListener("pointerdown", (event) => {
+    fingers.set(event.pointerId, { x: event.clientX, y: event.clientY });
+    if (fingers.size === 2) apart = distance();
+    if (event.pointerType === "mouse") viewer.setPointerCapture(event.pointerId);
+  });
+
+  viewer.addEventListener("pointermove", (event) => {
+    const before = fingers.get(event.pointerId);
+    if (!before) return;
+    fingers.set(event.pointerId, { x: event.clientX, y: event.clientY });
+    if (fingers.size === 2) {
+      const now = distance();
+      zoom(factor * (now / apart));
+      apart = now;
+    } else if (event.pointerType === "mouse") {
+      viewer.scrollBy(before.x - event.clientX, before.y - event.clientY);
+    }
+  });
+
+  for (const name of ["pointerup", "pointercancel"]) {
+    viewer.addEventListener(name, (event) => fingers.delete(event.pointerId));
+  }
+})();
