@@ -11,6 +11,7 @@ import requests
 from playwright.sync_api import Browser, expect
 from pydicom import dcmread
 
+from service.dicom.coded import LISTS
 from service.pages.texts import LANGUAGES, catalogue
 from tests.browsing import Tab, chromium, files, serious, shoot, size_of, tab
 from tests.painted import arm
@@ -249,6 +250,11 @@ def test_the_whole_way_is_gone_by_keyboard_alone(browser: Browser, serving: Serv
                 break
         page.keyboard.press("Enter")
         expect(page.locator('[data-state="stored"]')).to_have_count(1)
+
+
+def test_every_code_that_is_known_by_name_has_a_text() -> None:
+    known = {name for names in LISTS.values() for name in names}
+    assert {key.removeprefix("code.") for key in catalogue() if key.startswith("code.")} == known
 
 
 def test_every_text_is_there_in_every_language() -> None:

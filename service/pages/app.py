@@ -1,6 +1,8 @@
 """The blueprint of the pages, and what all of them have in common."""
 
 import re
+import unicodedata
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any, Final
 
@@ -69,10 +71,21 @@ def _common() -> dict[str, Any]:
     """Return what every page's template may use."""
     return {
         "say": g.say,
+        "said": _said,
         "label": lambda key, otherwise: label(key, g.language, otherwise),
         "language": g.language,
         "languages": LANGUAGES,
     }
+
+
+def _said(choices: Mapping[str, str]) -> list[tuple[str, str]]:
+    """Return values with their texts, in the order of the texts."""
+    return sorted(((value, g.say(key)) for value, key in choices.items()), key=_alphabetical)
+
+
+def _alphabetical(choice: tuple[str, str]) -> str:
+    """Return what a text is sorted by: its letters without their marks."""
+    return unicodedata.normalize("NFD", choice[1]).encode("ascii", "ignore").decode().lower()
 
 
 def _moment(seconds: float) -> str:

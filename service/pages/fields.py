@@ -23,7 +23,7 @@ class Field:
     keyword
         Of the attribute; its label stands under it in the catalogue of texts.
     choices
-        From value to the key of its text, or to the text itself where it has no key.
+        From value to the key of its text.
     """
 
     keyword: str
@@ -32,8 +32,8 @@ class Field:
     required: bool = False
 
 
-_SITES: Final = {name: name.capitalize() for name in SITES}
-_DEVICES: Final = {name: name.capitalize() for name in DEVICES}
+_SITES: Final = {name: f"code.{name}" for name in SITES}
+_DEVICES: Final = {name: f"code.{name}" for name in DEVICES}
 _SITE: Final = Field("AnatomicRegionSequence", "choice", _SITES)
 _SIDES: Final = {"R": "side.R", "L": "side.L"}
 _PAIRED: Final = (_SITE, Field("Laterality", "choice", _SIDES))

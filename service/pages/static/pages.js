@@ -116,3 +116,8 @@ if (told) {
   sessionStorage.removeItem("jpegstow.notice");
   jpegstow.notice(told);
 }
+
+// What is folded on a phone stands open where there is room.
+if (matchMedia("(min-width: 36rem)").matches) {
+  document.querySelectorAll("details[data-wide]").forEach((details) => { details.open = true; });
+}
