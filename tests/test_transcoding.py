@@ -11,12 +11,12 @@ import pytest
 from flask.testing import FlaskClient
 from PIL import Image
 from pydicom import Dataset, dcmread
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, encapsulate_extended
 from pydicom.pixels.encoders.base import get_encoder
 from pydicom.uid import UID
 
 from service.archive import Archive
-from service.dicom import decoding, multipart, part10
+from service.dicom import decoding, multipart, part10, raster
 from service.dicom.budget import Budget
 from service.errors import Busy, NotDecodable
 from tests.archive_instances import (
@@ -233,6 +233,24 @@ def test_what_stands_behind_the_pixels_stays_behind_them() -> None:
     buffer = BytesIO()
     dataset.save_as(buffer)
     assert explicit(buffer.getvalue())[0xFFFCFFFC].value == bytes(10)
+
+
+def test_what_is_native_has_no_table_of_encapsulated_frames() -> None:
+    dataset = part10.decode(encapsulated(BASELINE, jpeg(0), jpeg(1)))
+    data, offsets, lengths = encapsulate_extended([jpeg(0), jpeg(1)])
+    dataset.PixelData = data
+    dataset.ExtendedOffsetTable, dataset.ExtendedOffsetTableLengths = offsets, lengths
+    buffer = BytesIO()
+    dataset.save_as(buffer)
+    found = explicit(buffer.getvalue())
+    assert not {"ExtendedOffsetTable", "ExtendedOffsetTableLengths"} & set(found.dir())
+    assert len(found.PixelData) == 2 * 64 * 48 * 3
+
+
+def test_a_codestream_larger_than_the_data_set_says_is_not_decoded() -> None:
+    image = picture(64, 48)
+    with pytest.raises(ValueError, match="another size"):
+        raster.decode(j2k(image, colour_transform=False)[:200], 4, 4)  # decoding would fail
 
 
 def test_a_study_comes_as_parts_of_one_transfer_syntax(

@@ -30,7 +30,11 @@ _DCT = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (50, 51))
 _LOSSLESS = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (57, 70))
 _JPEG_2000 = frozenset(f"1.2.840.10008.1.2.4.{number}" for number in (90, 91))
 JPEGS: Final = _DCT | _LOSSLESS
+# What hasn't its colours in its codestream: they are the data set's to say.
+AS_SAMPLES: Final = _LOSSLESS | _JPEG_2000 | {_RLE}
 _PIXEL_DATA = 0x7FE00010
+# The Extended Offset Table and its Lengths, of encapsulated Pixel Data only: PS3.3 C.7.6.3.1.8.
+_OFFSETS = (0x7FE00001, 0x7FE00002)
 # Pixel Data in Explicit VR: tag, VR, two reserved bytes, length (PS3.5 7.1.2).
 _HEAD = struct.Struct("<HH2s2xI")
 
@@ -171,10 +175,7 @@ def _decoded(dataset: Dataset, codestream: bytes) -> bytes:
             raise ValueError("another size")
         form = jpegtran.RGB if colour else jpegtran.GREY
         return jpegtran.decode(visible, dataset.Columns, dataset.Rows, form).data
-    pixels = raster.decode(visible)
-    if (pixels.columns, pixels.rows) != (dataset.Columns, dataset.Rows):
-        raise ValueError("another size")
-    return pixels.data
+    return raster.decode(visible, dataset.Columns, dataset.Rows).data
 
 
 def _from_rle(dataset: Dataset, codestream: bytes) -> bytes:
@@ -222,10 +223,11 @@ def explicit(dataset: Dataset) -> tuple[int, Iterator[bytes]]:
         return len(whole), iter([whole])
     length = native_length(dataset)
     head, tail = _headed(dataset), Dataset()
-    for tag in [tag for tag in head.keys() if tag >= _PIXEL_DATA]:  # noqa: SIM118 - a Dataset
+    for tag in list(head.keys()):
         if tag > _PIXEL_DATA:
             tail.add(head[tag])
-        del head[tag]
+        if tag >= _PIXEL_DATA or tag in _OFFSETS:
+            del head[tag]
     if dataset.SamplesPerPixel == 3:
         # New elements: those that are there belong to `dataset`, too.
         head.add_new(0x00280006, "US", 0)

@@ -30,19 +30,22 @@ def turn(pixels: Pixels, operation: int) -> Pixels:
     return _pixels(_image(pixels).transpose(method))
 
 
-def decode(codestream: bytes) -> Pixels:
+def decode(codestream: bytes, columns: int, rows: int) -> Pixels:
     """Decode a JPEG or JPEG 2000 codestream of one or three components of 8 bits.
 
     Raises
     ------
     ValueError, OSError
-        If Pillow can't decode it, or to something else.
+        If Pillow can't decode it, or to something else, or if its size is another; then nothing is
+        decoded, since there is memory for the size that was told.
     """
     from PIL import Image  # noqa: PLC0415
 
     with Image.open(BytesIO(codestream), formats=("JPEG", "JPEG2000")) as image:
         if image.mode not in ("L", "RGB"):
             raise ValueError("not 8-bit grey or RGB")
+        if image.size != (columns, rows):
+            raise ValueError("another size")
         return _pixels(image)
 
 
