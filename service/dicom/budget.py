@@ -12,7 +12,7 @@ class Budget:
 
     def __init__(self, total: int, patience: float | None = None) -> None:
         """Share out `total` bytes; `patience` is in seconds, without end if None."""
-        self._total = total
+        self.total = total
         self._free = total
         self._patience = patience
         self._changed = threading.Condition()
@@ -28,10 +28,10 @@ class Budget:
         Busy
             If too little is free for longer than the budget's patience.
         """
-        if size > self._total:
+        if size > self.total:
             raise TooLarge(
                 f"the picture has to be transformed, which takes {size >> 20} MiB of memory, "
-                f"more than the {self._total >> 20} MiB allowed",
+                f"more than the {self.total >> 20} MiB allowed",
                 reason="too-large-to-transform",
                 mend="send it upright and baseline, or raise TRANSFORM_MEMORY",
             )

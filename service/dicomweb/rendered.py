@@ -10,6 +10,7 @@ from werkzeug.exceptions import NotAcceptable
 from service.dicom import decoding
 from service.dicomweb.accept import Offer
 from service.dicomweb.frames import frames, is_encapsulated
+from service.dicomweb.transcoded import BUDGET
 from service.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -28,10 +29,10 @@ class Viewport(NamedTuple):
 
 
 _BASELINE = "1.2.840.10008.1.2.4.50"
-_RLE = "1.2.840.10008.1.2.5"
 _MODES = {"MONOCHROME1": "L", "MONOCHROME2": "L", "RGB": "RGB", "YBR_FULL": "YCbCr"}
 _MAX_SIDE = 10_000  # pixels
 _MAX_PIXELS = 80_000_000
+_COPIES = 8  # bytes for each pixel: Pillow's four, twice
 _QUALITY = 90
 
 _SIDE = "[1-9][0-9]{0,4}"
@@ -73,38 +74,74 @@ def render(dataset: Dataset, number: int, offer: Offer, viewport: Viewport | Non
         If the viewport's region isn't within the image.
     NotAcceptable
         If it can't be decoded.
+    Busy
+        If there is no memory for it.
     """
     photometric = dataset.get("PhotometricInterpretation")
+    if photometric == "PALETTE COLOR":
+        raise NotAcceptable("an image whose colours are in a palette isn't rendered")
     syntax = str(dataset.file_meta.TransferSyntaxUID)
     (data,) = frames(dataset, [number])
     as_it_is = syntax == _BASELINE and photometric != "MONOCHROME1" and viewport is None
     if as_it_is and offer.media_type == JPEG.media_type:
         return decoding.shown(data, syntax, photometric)
+    with BUDGET.take(_COPIES * _pixels(dataset)):
+        try:
+            return _encode(_within(_decode(dataset, data), viewport), offer)
+        except BadRequest:
+            raise
+        except Exception as error:  # what decoders raise: OS, syntax, value, decompression bomb
+            raise _undecodable() from error
+
+
+def _undecodable() -> NotAcceptable:
+    return NotAcceptable("the stored image can't be decoded to be rendered")
+
+
+def _pixels(dataset: Dataset) -> int:
     try:
-        image = _decode(dataset, data, photometric)
-        return _encode(_within(image, viewport), offer)
-    except BadRequest:
-        raise
-    except Exception as error:  # Pillow raises what it meets: OS, syntax, value, decompression bomb
-        raise NotAcceptable("the stored image can't be decoded to be rendered") from error
+        pixels = int(dataset.Rows * dataset.Columns)
+    except (AttributeError, TypeError) as error:
+        raise _undecodable() from error
+    if not 0 < pixels <= _MAX_PIXELS:
+        raise _undecodable()
+    return pixels
 
 
-def _decode(dataset: Dataset, data: bytes, photometric: str | None) -> "Image":
+def _decode(dataset: Dataset, data: bytes) -> "Image":
     from PIL import Image, ImageOps  # noqa: PLC0415 - costs 60 ms that only rendering pays
 
+    photometric = str(dataset.get("PhotometricInterpretation"))
     syntax = str(dataset.file_meta.TransferSyntaxUID)
-    if is_encapsulated(dataset) and syntax != _RLE:
-        image: Image.Image = Image.open(BytesIO(decoding.shown(data, syntax, photometric)))
+    size = (dataset.Columns, dataset.Rows)
+    if not is_encapsulated(dataset):
+        if dataset.get("PlanarConfiguration"):
+            raise ValueError("not colour-by-pixel")
+        image = Image.frombytes(_mode(dataset, photometric), size, data)
+    elif syntax in decoding.AS_SAMPLES:
+        colours = decoding.coding(dataset).colours or photometric
+        image = Image.frombytes(_mode(dataset, colours), size, decoding.frame(dataset, data))
     else:
-        planes = is_encapsulated(dataset)
-        if dataset.BitsAllocated != 8 or (dataset.get("PlanarConfiguration") and not planes):
-            raise ValueError("not 8 bits, colour-by-pixel")
-        pixels = decoding.frame(dataset, data) if planes else data
-        size = (dataset.Columns, dataset.Rows)
-        image = Image.frombytes(_MODES[str(photometric)], size, pixels)
-    if image.width * image.height > _MAX_PIXELS:
-        raise ValueError("too many pixels")
+        image = _opened(decoding.shown(data, syntax, photometric), size)
     return ImageOps.invert(image) if photometric == "MONOCHROME1" else image
+
+
+def _opened(codestream: bytes, size: tuple[int, int]) -> "Image":
+    """Open what tells its colours itself: any JPEG of DCT, whatever its transfer syntax is."""
+    from PIL import Image  # noqa: PLC0415
+
+    # Of the formats that Pillow would try, some run other programs.
+    image = Image.open(BytesIO(codestream), formats=("JPEG", "JPEG2000"))
+    if image.size != size:
+        raise ValueError("another size")
+    return image
+
+
+def _mode(dataset: Dataset, photometric: str) -> str:
+    """Return Pillow's name for native samples of these colours."""
+    if dataset.BitsAllocated != 8:
+        raise ValueError("not 8 bits")
+    return _MODES[photometric]
 
 
 def _within(image: "Image", viewport: Viewport | None) -> "Image":

@@ -16,7 +16,7 @@ from service.dicomweb.accept import Offer
 _DICOM = "application/dicom"
 _COPIES = 3  # of a decoded frame: the decoder's, Python's, and one in another order
 _PATIENCE = 10.0  # seconds
-_BUDGET = Budget(_COPIES * decoding.MAX_FRAME * 2, _PATIENCE)
+BUDGET = Budget(_COPIES * decoding.MAX_FRAME * 2, _PATIENCE)
 _CODING = ("00280004", "00280002", "00280100", "00280103")  # in the order of `Coding`
 
 
@@ -61,7 +61,7 @@ def file(path: Path) -> tuple[int, Iterator[bytes]]:
 def within_budget(pieces: Iterator[bytes], dataset: Dataset) -> Iterator[bytes]:
     """Decode each next frame only when there is memory for it."""
     while True:
-        with _BUDGET.take(_COPIES * _size(dataset)):
+        with BUDGET.take(_COPIES * _size(dataset)):
             piece = next(pieces, None)
         if piece is None:
             return

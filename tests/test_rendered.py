@@ -1,0 +1,112 @@
+"""Rendered pictures show what the data set says, and only what has the form that it says."""
+
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flask.testing import FlaskClient
+from PIL import Image
+
+from service.archive import Archive
+from service.dicomweb.transcoded import BUDGET
+from tests.archive_instances import BASELINE, client_of, dicom_file, jpeg
+from tests.jpegs import picture
+from tests.judges import require_tool
+from tests.peers import BOUND
+from tests.test_dicomweb_retrieve import uncompressed
+from tests.test_transcoding import EXTENDED, LOSSLESS_J2K, PATH, encapsulated, j2k, put
+
+PNG = {"Accept": "image/png"}
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Iterator[Archive]:
+    opened = Archive(tmp_path / "archive")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def client(archive: Archive) -> FlaskClient:
+    return client_of(archive)
+
+
+def ycbcr(image: Image.Image) -> Image.Image:
+    """Return a picture whose three samples are called RGB and are YCbCr."""
+    return Image.frombytes("RGB", image.size, image.convert("YCbCr").tobytes())
+
+
+def assert_shows(client: FlaskClient, expected: Image.Image, tolerance: int) -> None:
+    shown = client.get(f"{PATH}/rendered", headers=PNG)
+    assert shown.status_code == 200, shown.data
+    found = np.asarray(Image.open(BytesIO(shown.data)), dtype=int)
+    assert np.abs(found - np.asarray(expected, dtype=int)).max() <= tolerance
+
+
+def test_jpeg_2000_of_ycbcr_is_rendered_in_its_colours(
+    client: FlaskClient, archive: Archive
+) -> None:
+    image = picture(64, 48)
+    codestream = j2k(ycbcr(image), colour_transform=False)
+    put(archive, encapsulated(LOSSLESS_J2K, codestream, PhotometricInterpretation="YBR_FULL"))
+    assert_shows(client, image, 3)
+
+
+@pytest.mark.parametrize("photometric", ["RGB", "YBR_FULL"])
+def test_lossless_jpeg_is_rendered_in_its_colours(
+    client: FlaskClient, archive: Archive, tmp_path: Path, photometric: str
+) -> None:
+    image = picture(64, 48)
+    samples = ycbcr(image) if photometric == "YBR_FULL" else image
+    (tmp_path / "native.dcm").write_bytes(uncompressed(photometric, samples))
+    command = [require_tool("dcmcjpeg"), "+e1", "+cn", "native.dcm", "coded.dcm"]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, timeout=30)
+    put(archive, (tmp_path / "coded.dcm").read_bytes())
+    assert_shows(client, image, 3)
+
+
+@pytest.mark.parametrize("syntax", [BASELINE, LOSSLESS_J2K])
+@pytest.mark.parametrize("kind", ["image/jpeg", "image/png"])
+def test_the_indices_of_a_palette_are_not_shown_as_grey(
+    client: FlaskClient, archive: Archive, syntax: str, kind: str
+) -> None:
+    codestream = j2k(picture(64, 48, "L"), colour_transform=False)
+    palette = {"SamplesPerPixel": 1, "PhotometricInterpretation": "PALETTE COLOR"}
+    put(archive, encapsulated(syntax, codestream, PlanarConfiguration=None, **palette))
+    assert client.get(f"{PATH}/rendered", headers={"Accept": kind}).status_code == 406
+
+
+@pytest.mark.parametrize("syntax", [BASELINE, EXTENDED, LOSSLESS_J2K, "1.2.840.10008.1.2.4.80"])
+@pytest.mark.parametrize("other", ["PNG", "EPS", "BMP"])
+def test_another_format_in_a_codestreams_place_is_not_opened(
+    client: FlaskClient, archive: Archive, syntax: str, other: str
+) -> None:
+    # To open PostScript, Pillow runs an interpreter of it.
+    buffer = BytesIO()
+    picture(64, 48).save(buffer, other)
+    put(archive, encapsulated(syntax, buffer.getvalue(), PhotometricInterpretation="RGB"))
+    assert client.get(f"{PATH}/rendered", headers=PNG).status_code == 406
+
+
+def test_a_codestream_of_another_size_is_not_rendered(
+    client: FlaskClient, archive: Archive
+) -> None:
+    put(archive, dicom_file(Rows=4, Columns=4))
+    assert client.get(f"{PATH}/rendered", headers=PNG).status_code == 406
+
+
+def test_rendering_waits_for_the_memory_that_decoding_has(
+    client: FlaskClient, archive: Archive
+) -> None:
+    put(archive, encapsulated(BASELINE, jpeg()))
+    with ThreadPoolExecutor() as pool:
+        with BUDGET.take(BUDGET.total):
+            assert client.get(f"{PATH}/rendered").data == jpeg()  # the stored one needs none
+            waiting = pool.submit(client_of(archive).get, f"{PATH}/rendered", headers=PNG)
+            with pytest.raises(TimeoutError):
+                waiting.result(0.2)
+        assert waiting.result(BOUND).status_code == 200
