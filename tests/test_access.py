@@ -45,8 +45,10 @@ VALUES = {
     "series": "1.2.1.1",
     "frames": "1",
     "where": "x",
+    "filename": "pico.css",
     "instance": "1.2.1.1.1",
 }
+INSTANCE = "/studies/<study>/series/<series>/instances/<instance>"
 SERVICE_ROWS = {
     ("GET", "/healthz"): EVERYBODY,
     ("GET", "/readyz"): EVERYBODY,
@@ -59,6 +61,26 @@ SERVICE_ROWS = {
     ("POST", "/v1/queue/retry"): WHO_OPERATES,
     ("POST", "/v1/queue/<name>/retry"): WHO_OPERATES,
     ("DELETE", "/v1/queue/<name>"): WHO_OPERATES,
+    ("GET", "/openapi.yaml"): EVERYBODY,
+    ("GET", "/docs"): EVERYBODY,
+    ("GET", "/docs/style.css"): EVERYBODY,
+    ("GET", "/static/<path:filename>"): EVERYBODY,
+    ("GET", "/language/<name>"): EVERYBODY,
+    ("GET", "/"): WHO_IS_KNOWN,
+    ("GET", "/queue"): WHO_LOOKS,
+    ("POST", "/queue/list"): WHO_LOOKS,
+    ("GET", "/queue/<name>"): WHO_LOOKS,
+    ("GET", "/queue/<name>/thumbnail"): WHO_LOOKS,
+    ("GET", "/studies"): WHO_READS,
+    ("POST", "/studies/search"): WHO_READS,
+    ("GET", "/studies/<study>"): WHO_READS,
+    ("GET", "/studies/<study>/thumbnail"): WHO_READS,
+    ("GET", INSTANCE): WHO_READS,
+    ("GET", f"{INSTANCE}/thumbnail"): WHO_READS,
+    ("GET", f"{INSTANCE}/rendered"): WHO_READS,
+    ("GET", f"{INSTANCE}/file"): WHO_READS,
+    ("DELETE", "/studies/<study>"): WHO_OPERATES,
+    ("DELETE", INSTANCE): WHO_OPERATES,
 }
 OWN_RULE = {
     *{("POST", "/v1/pubsub"), ("POST", "/v1/retry")},  # tests/test_push.py

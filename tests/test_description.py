@@ -18,7 +18,8 @@ from tests.serving import client_for
 
 CLOUD = "pubsub://project/alarms?bucket=gs://queue/there"
 METHODS = {"get", "put", "post", "delete", "patch"}
-FOR_PEOPLE = re.compile(r"/docs(/.*)?")  # what no program asks for
+# What no program asks for: pages, and what they are drawn with.
+FOR_PEOPLE = re.compile(r"/|/(docs|queue|studies|language|static|sign-in|sign-out)(/.*)?")
 
 DOCUMENT = yaml.safe_load(DESCRIPTION.read_bytes())
 

@@ -23,6 +23,10 @@ _LOOK: Final = frozenset({"read", "operate"})
 
 Table = Mapping[tuple[str, str], Needed | None]
 
+_STUDY: Final = "/studies/<study>"
+_SERIES: Final = f"{_STUDY}/series/<series>"
+_INSTANCE: Final = f"{_SERIES}/instances/<instance>"
+
 SERVICE: Final[Table] = {
     ("GET", "/healthz"): OPEN,
     ("GET", "/readyz"): OPEN,
@@ -39,11 +43,29 @@ SERVICE: Final[Table] = {
     ("POST", "/v1/queue/<name>/retry"): _OPERATE,
     ("DELETE", "/v1/queue/<name>"): _OPERATE,
     ("GET", "/metrics"): KNOWN,
+    # What describes the service, and what pages are drawn with, tells nothing of anybody.
+    ("GET", "/openapi.yaml"): OPEN,
+    ("GET", "/docs"): OPEN,
+    ("GET", "/docs/style.css"): OPEN,
+    ("GET", "/static/<path:filename>"): OPEN,
+    ("GET", "/language/<name>"): OPEN,
+    ("GET", "/"): KNOWN,
+    ("GET", "/queue"): _LOOK,
+    ("POST", "/queue/list"): _LOOK,
+    ("GET", "/queue/<name>"): _LOOK,
+    ("GET", "/queue/<name>/thumbnail"): _LOOK,
+    ("GET", "/studies"): _READ,
+    ("POST", "/studies/search"): _READ,
+    ("GET", _STUDY): _READ,
+    ("GET", f"{_STUDY}/thumbnail"): _READ,
+    ("GET", _INSTANCE): _READ,
+    ("GET", f"{_INSTANCE}/thumbnail"): _READ,
+    ("GET", f"{_INSTANCE}/rendered"): _READ,
+    ("GET", f"{_INSTANCE}/file"): _READ,
+    ("DELETE", _STUDY): _OPERATE,
+    ("DELETE", _INSTANCE): _OPERATE,
 }
 
-_STUDY: Final = "/studies/<study>"
-_SERIES: Final = f"{_STUDY}/series/<series>"
-_INSTANCE: Final = f"{_SERIES}/instances/<instance>"
 _READABLE: Final = (
     "/studies",
     "/series",

@@ -69,6 +69,8 @@ def _listen() -> None:
 
 def _common() -> dict[str, Any]:
     """Return what every page's template may use."""
+    if "say" not in g:  # refused before any page could listen
+        _listen()
     return {
         "say": g.say,
         "said": _said,
