@@ -12,7 +12,7 @@ from service.description import DESCRIPTION
 from tests.jpegs import make_jpeg
 from tests.peers import BOUND, Respond, ScriptedServer, failed, no_studies, stored, unavailable
 from tests.peers.buckets import Bucket, BucketServer
-from tests.serving import UPLOAD, Serving
+from tests.serving import SECRET, UPLOAD, Serving
 
 ROOT = Path(__file__).parents[1]
 SCHEMATHESIS = str(Path(sys.executable).with_name("schemathesis"))
@@ -39,6 +39,7 @@ def test_whatever_is_asked_the_answer_is_in_the_description(
             tmp_path / "data",
             DICOMWEB_URL=store.dicomweb_url,
             BUCKET_ENDPOINT=buckets.url,
+            UID_NAMESPACE=SECRET,
             PUSH_AUTH="none",
             READ_BACK="never",
             RETRY_WORKERS="0",
@@ -49,6 +50,26 @@ def test_whatever_is_asked_the_answer_is_in_the_description(
         assert len(store.requests) > 5
     assert ended.returncode == 0, ended.stdout[-20_000:]
     assert " passed" in ended.stdout
+    assert "unforeseen error" not in serving.log.read_text()
+
+
+def test_nor_is_an_answer_of_a_queue_in_a_bucket(tmp_path: Path) -> None:
+    queue = "pubsub://project/alarms?bucket=gs://pictures/queue"
+    with (
+        ScriptedServer(stored()) as store,
+        BucketServer(Bucket()) as buckets,
+        Serving(
+            tmp_path / "data",
+            DICOMWEB_URL=store.dicomweb_url,
+            RETRY_QUEUE=queue,
+            BUCKET_ENDPOINT=buckets.url,
+            UID_NAMESPACE=SECRET,
+            PUSH_AUTH="none",
+            RETRY_WORKERS="0",
+        ) as serving,
+    ):
+        ended = schemathesis(serving, [], "--include-path-regex", "^/v1/(retry|queue)")
+    assert ended.returncode == 0, ended.stdout[-20_000:]
     assert "unforeseen error" not in serving.log.read_text()
 
 
@@ -64,7 +85,9 @@ def queued(serving: Serving, number: int) -> str:
     return str(instance["SOPInstanceUID"])
 
 
-def schemathesis(serving: Serving, entries: list[str]) -> subprocess.CompletedProcess[str]:
+def schemathesis(
+    serving: Serving, entries: list[str], *options: str
+) -> subprocess.CompletedProcess[str]:
     """Let schemathesis ask for all that the description has, the same things each time."""
     return subprocess.run(
         [
@@ -72,6 +95,7 @@ def schemathesis(serving: Serving, entries: list[str]) -> subprocess.CompletedPr
             *("--config-file", str(ROOT / "tests" / "schemathesis.toml")),
             *("run", str(DESCRIPTION), "--url", serving.url, "--no-color"),
             *("--seed", str(SEED), "--max-examples", str(REQUESTS), "--continue-on-failure"),
+            *options,
         ],
         cwd=serving.data_dir.parent,  # what it remembers of one run would change the next
         env=os.environ
