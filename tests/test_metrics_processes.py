@@ -5,14 +5,15 @@ import signal
 import threading
 from collections.abc import Iterator
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import requests
 
 from tests.figures import Figures, figures
 from tests.jpegs import make_jpeg
-from tests.peers import BOUND
-from tests.serving import Serving, is_alive, wait_until
+from tests.peers import BOUND, ScriptedServer, stored
+from tests.serving import Serving, is_alive, kill, wait_until
 
 PICTURES = [make_jpeg(seed=seed) for seed in range(12)]
 STORED = ("jpegstow_uploads_total", "stored", "vl-photographic-image")
@@ -26,6 +27,10 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     folder = tmp_path_factory.mktemp("metrics") / "data"
     with Serving(folder, WORKERS="3", THREADS="2") as service:
         yield service
+
+
+RETRIED = ("jpegstow_retries_total", "stored")
+RETRY_TIMED = ("jpegstow_step_seconds_count", "retry")
 
 
 def scrape(serving: Serving) -> Figures:
@@ -95,3 +100,24 @@ def test_scrapes_during_uploads_never_fall_and_miss_nothing(serving: Serving) ->
         assert later[TIMED] >= earlier[TIMED]
     assert seen[-1][TIMED] - start[TIMED] == len(statuses) == 18
     assert seen[-1][SCRAPED] - start[SCRAPED] == len(seen) - 1
+
+
+def test_what_the_retry_process_counts_is_told_too_and_a_restart_loses_nothing(
+    tmp_path: Path,
+) -> None:
+    given = {"WORKERS": "2", "READ_BACK": "never"}
+    with ScriptedServer(stored()) as store:
+        with Serving(tmp_path / "data", DICOMWEB_URL=store.dicomweb_url, **given) as service:
+            headers = {"Content-Type": "image/jpeg", "Prefer": "respond-async"}
+            response = requests.post(
+                f"{service.url}/v1/instances", data=PICTURES[0], headers=headers, timeout=BOUND
+            )
+            assert response.status_code == 202
+            wait_until(lambda: scrape(service)[RETRIED] == 1)
+            before = scrape(service)
+            assert before[RETRY_TIMED] == 1
+            assert before["jpegstow_uploads_total", "queued", "vl-photographic-image"] == 1
+            kill(service.processes()[::-1])
+        with Serving(tmp_path / "data", DICOMWEB_URL=store.dicomweb_url, **given) as service:
+            assert counts(scrape(service)) == counts(before)
+            assert scrape(service)[RETRIED] == 1
