@@ -57,6 +57,7 @@ class Tally:
         self._folder: Path | None = None
         self._process = 0
         self._file: int | None = None
+        self._number = -1
         self._end = 0
         self._places: dict[Series, int] = {}
         self._numbers: dict[Series, float] = {}
@@ -83,11 +84,11 @@ class Tally:
         """Add up what all processes have counted."""
         with self._lock:
             self._own()
-            folder = self._folder if self._file is not None else None
-            found = [] if folder else [(dict(self._numbers), True)]
+            folder, own = (self._folder, self._number) if self._file is not None else (None, -1)
+            found = [(dict(self._numbers), True)]
         counted: defaultdict[Series, float] = defaultdict(float)
         standing: defaultdict[Series, list[float]] = defaultdict(list)
-        for numbers, is_alive in found + _others(folder):
+        for numbers, is_alive in found + (_others(folder, own) if folder else []):
             for series, number in numbers.items():
                 if not series.stands:
                     counted[series] += number
@@ -103,7 +104,7 @@ class Tally:
         self._process = os.getpid()
         if self._folder is not None:
             try:
-                self._file = _take(self._folder)
+                self._number, self._file = _take(self._folder)
                 self._continue(_whole(self._file))
             except OSError as error:
                 self._give_up(error)
@@ -148,33 +149,41 @@ class Tally:
         self._numbers = {}
 
 
-def _take(folder: Path) -> int:
-    """Open and lock the first file that nobody holds."""
+def _take(folder: Path) -> tuple[int, int]:
+    """Open and lock the first file that nobody holds; return its number and descriptor."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     for number in range(_MOST):
         file = os.open(folder / str(number), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         if _locks(file, fcntl.LOCK_EX):
-            return file
+            return number, file
         os.close(file)
     raise OSError("too many processes")
 
 
-def _others(folder: Path | None) -> list[tuple[dict[Series, float], bool]]:
-    """Return the numbers of each file of a folder, and whether its process lives."""
+def _others(folder: Path, own: int) -> list[tuple[dict[Series, float], bool]]:
+    """Return the numbers of each file but one's own, and whether its process lives.
+
+    One's own isn't opened anew: on a network disk, closing it would let its lock go.
+    """
     found = []
-    for number in range(_MOST if folder else 0):
+    for number in range(_MOST):
         try:
-            file = os.open(folder / str(number), os.O_RDONLY | os.O_CLOEXEC)  # type: ignore[operator]
+            found += [] if number == own else [_look(folder / str(number))]
         except FileNotFoundError:
             break  # they are numbered without gaps
-        try:
-            # The lock is let go at once; who starts in that moment takes the file after it.
-            is_alive = not _locks(file, fcntl.LOCK_SH)
-            data = _whole(file)
-        finally:
-            os.close(file)
-        found.append(({series: value for _, series, value in _records(data)}, is_alive))
+        except OSError:
+            continue
     return found
+
+
+def _look(path: Path) -> tuple[dict[Series, float], bool]:
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        # The lock is let go at once; who starts in that moment takes the file after it.
+        is_alive = not _locks(file, fcntl.LOCK_SH)
+        return {series: number for _, series, number in _records(_whole(file))}, is_alive
+    finally:
+        os.close(file)
 
 
 def _whole(file: int) -> bytes:

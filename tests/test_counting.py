@@ -1,7 +1,7 @@
 """What is counted of the line: every outcome, whatever the store does, at next to no cost."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import median
 
@@ -9,8 +9,11 @@ import pytest
 from pydicom import Dataset
 
 from service import assemble, counting
-from service.ingest import Upload, digest_of, ingest
-from service.retry import UnaskedStore
+from service.dicom.dataset import Instance
+from service.dicom.outcome import Outcome, Stored, Unavailable
+from service.ingest import Rules, Upload, digest_of, ingest
+from service.retry import Breaker, GuardedStore, UnaskedStore
+from service.retry.breaker import Permit
 from tests.figures import Figures, figures
 from tests.jpegs import make_jpeg
 from tests.peers import Respond, ScriptedServer, failed, stored, unavailable
@@ -127,6 +130,39 @@ def test_a_store_that_is_back_is_no_longer_left_alone(tmp_path: Path) -> None:
         assert figures(client.get("/metrics").text)["jpegstow_breakers_open",] == 0
 
 
+class Watching:
+    """A store that notes how many leave it alone while it is asked."""
+
+    wire = "json"
+
+    def __init__(self) -> None:
+        self.seen: list[int] = []
+
+    def store(
+        self,
+        instances: Sequence[Instance],
+        within: float | None = None,  # noqa: ARG002
+    ) -> dict[str, Outcome]:
+        self.seen.append(counting.left_alone_by(counting.read(), time.time()))
+        return {each.sop_instance_uid: Stored() for each in instances}
+
+
+def test_a_store_counts_as_left_alone_while_a_probe_waits_for_it(tmp_path: Path) -> None:
+    counting.keep_in(tmp_path / "counts")
+    breaker, store = Breaker(), Watching()
+    breaker.record(Unavailable("away", retry_after=1.0), 0.0, Permit())
+    rules, upload = rules_and_upload(tmp_path, make_jpeg())
+    ingest([upload], rules, GuardedStore(store, breaker, clock=lambda: 2.0))
+    assert store.seen == [1]
+    assert counting.left_alone_by(counting.read(), time.time()) == 0
+
+
+def rules_and_upload(folder: Path, jpeg: bytes) -> tuple[Rules, Upload]:
+    current = settings_for("http://127.0.0.1:9", DATA_DIR=str(folder))
+    upload = Upload(jpeg, digest_of(jpeg), Dataset(), TEMPLATE, "http", "request")
+    return assemble.rules(current), upload
+
+
 def test_buckets_add_up(tmp_path: Path) -> None:
     with service(tmp_path, stored()) as found:
         for seconds in (0.0005, 0.001, 0.7, 100.0):
@@ -164,9 +200,7 @@ def cpu(work: Callable[[], object], times: int) -> float:
 
 
 def test_counting_costs_next_to_nothing_beside_the_line(tmp_path: Path) -> None:
-    current = settings_for("http://127.0.0.1:9", DATA_DIR=str(tmp_path))
-    rules, jpeg = assemble.rules(current), make_jpeg(1024, 768, quality=89)
-    upload = Upload(jpeg, digest_of(jpeg), Dataset(), TEMPLATE, "http", "request")
+    rules, upload = rules_and_upload(tmp_path, make_jpeg(1024, 768, quality=89))
     counting.keep_in(tmp_path / "counts")
     ratios = [
         cpu(counts, 200) / cpu(lambda: ingest([upload], rules, UnaskedStore()), 10)

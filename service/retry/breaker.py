@@ -133,6 +133,8 @@ class GuardedStore:
             seconds = max(1.0, self._breaker.opens_in(now))
             reason = f"the store keeps failing, and is left alone for {seconds:.0f} s more"
             return dict.fromkeys(names, Unavailable(reason, asked=False))
+        if permit.probe:  # until it comes back, all others still leave the store alone
+            counting.left_alone(self._breaker.opens_in(now))
         outcomes: dict[str, Outcome] = dict.fromkeys(names, Unavailable("the service failed"))
         try:
             outcomes |= self._store.store(instances, self._within if within is None else within)

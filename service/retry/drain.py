@@ -65,6 +65,7 @@ class Drain:
                 self._breaker.cancel(permit)
         if lease:
             self._held[lease.token] = (lease, permit)
+            self._tell(now, permit)
         return lease
 
     def send(self, lease: Lease) -> Outcome:
@@ -98,6 +99,7 @@ class Drain:
     def _learn(self, outcome: Outcome, now: float, permit: Permit) -> None:
         if not isinstance(outcome, Stored) and not outcome.asked:
             self._breaker.cancel(permit)
+            self._tell(now, permit)
             return
         self._breaker.record(outcome, now, permit)
         counting.left_alone(self._breaker.opens_in(now))
@@ -105,6 +107,11 @@ class Drain:
             self._at_once = max(1, self._at_once // 2)
         else:
             self._at_once = min(self._pace.concurrency, self._at_once + 1)
+
+    def _tell(self, now: float, permit: Permit) -> None:
+        """Tell for how long the others leave the store alone, once a probe is sent or given up."""
+        if permit.probe:
+            counting.left_alone(self._breaker.opens_in(now))
 
 
 def send(queue: Queue, store: Store, lease: Lease) -> Outcome:
