@@ -285,6 +285,25 @@ def test_bulk_data_that_is_not_there_is_not_found(
     assert get(client, f"{PATH}/bulkdata/{where}").status_code == 404
 
 
+def test_metadata_keeps_the_values_beside_an_empty_one(
+    client: FlaskClient, archive: Archive
+) -> None:
+    changes: dict[str, object] = {
+        "OtherPatientNames": ["A^B", "", "=C"],
+        "PixelSpacing": ["", "0.5"],
+        "ImageType": ["ORIGINAL", "PRIMARY", "", "X"],
+    }
+    put(archive, dicom_file(0, BASELINE, **changes))
+    (model,) = get(client, f"{PATH}/metadata").get_json(force=True)
+    found = [model[tag]["Value"] for tag in ("00101001", "00280030", "00080008")]
+    # PS3.18 F.2.5: null stands for an empty value.
+    assert found == [
+        [{"Alphabetic": "A^B"}, None, {"Ideographic": "C"}],
+        [None, 0.5],
+        ["ORIGINAL", "PRIMARY", None, "X"],
+    ]
+
+
 def test_a_rendered_baseline_jpeg_is_the_stored_one(client: FlaskClient, archive: Archive) -> None:
     put(archive, dicom_file())
     response = get(client, f"{PATH}/rendered", "image/*")

@@ -67,6 +67,25 @@ def test_an_attribute_without_a_value_has_only_its_vr(keyword: str, value: Any) 
     assert [set(element) for element in json_model.to_json(dataset).values()] == [{"vr"}]
 
 
+@pytest.mark.parametrize(
+    ("keyword", "values", "expected"),
+    [
+        ("OtherPatientNames", ["A^B", ""], [{"Alphabetic": "A^B"}, None]),
+        ("PixelSpacing", ["", "0.5"], [None, 0.5]),
+        ("ReferencedFrameNumber", ["1", "", "3"], [1, None, 3]),
+    ],
+)
+def test_an_empty_one_among_several_values_is_null(
+    keyword: str, values: list[str], expected: list[Any]
+) -> None:
+    dataset, outer = Dataset(), Dataset()
+    setattr(dataset, keyword, values)
+    outer.ReferencedImageSequence = [dataset]
+    ((element,),) = [item.values() for item in json_model.to_json(outer)["00081140"]["Value"]]
+    assert element["Value"] == expected == json_model.values_of(dataset[keyword])
+    assert json_model.from_json(json_model.to_json(outer)) == outer
+
+
 def test_the_text_is_compact_utf_8() -> None:
     model = {"00100020": {"vr": "LO", "Value": ["é🦷"]}}
     assert json_model.dumps(model) == '{"00100020":{"vr":"LO","Value":["é🦷"]}}'.encode()

@@ -1,5 +1,6 @@
 """DICOM files: written as others read them, read whole or not at all."""
 
+import math
 import struct
 import subprocess
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from pydicom import Dataset, dcmread, dcmwrite
+from pydicom.datadict import keyword_for_tag
 from pydicom.dataset import FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.pixels.decoders.base import get_decoder
@@ -303,6 +305,27 @@ def test_a_stored_instance_holds_this_one_or_does_not(
     same: bool,  # noqa: FBT001
 ) -> None:
     assert part10.holds(changed(change), ODD.dataset, ODD.codestream) is same
+
+
+@pytest.mark.parametrize(
+    ("tag", "vr", "value", "other"),
+    [
+        (0x00101001, "PN", ["A^B", ""], ["A^C", ""]),
+        (0x00280030, "DS", ["", "1"], ["", "2"]),
+        (0x00189073, "FD", math.nan, 1.0),
+    ],
+)
+def test_what_the_json_model_has_no_word_for_is_the_same_as_itself(
+    tag: int, vr: str, value: object, other: object
+) -> None:
+    changes: list[Callable[[Dataset], None]] = [
+        lambda dataset: dataset.add_new(tag, vr, value),
+        lambda dataset: dataset.add_new(tag, vr, value),
+        lambda dataset: dataset.add_new(tag, vr, other),
+    ]
+    one, same, another = map(changed, changes)
+    assert part10.differences(one, same) == []
+    assert part10.differences(another, same) == [keyword_for_tag(tag)]
 
 
 def test_only_a_padding_byte_is_left_out_of_a_frame() -> None:

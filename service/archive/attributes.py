@@ -11,7 +11,7 @@ from pydicom import DataElement, Dataset
 from service.archive import fields
 from service.archive.fields import part
 from service.archive.files import InstanceUids
-from service.dicom.json_model import BINARY, JsonObject, dumps
+from service.dicom.json_model import BINARY, JsonObject, dumps, values_of
 from service.dicom.uid import is_uid
 from service.errors import BadRequest
 
@@ -123,7 +123,7 @@ def _values(element: DataElement) -> list[Any]:
     A binary store keeps whatever it gets, so a single bad value must not cost the whole instance.
     """
     try:
-        values = element.to_json_dict(None, 0).get("Value", [])
+        values = values_of(element)
     except Exception:  # noqa: BLE001 - pydicom raises what it meets: type, value, overflow, decimal
         return []
     return [_finite(value) for value in values]

@@ -16,6 +16,7 @@ JsonObject = dict[str, Any]
 _BROKEN = (AttributeError, LookupError, OverflowError, RecursionError, TypeError, ValueError)
 
 _TEXTS = frozenset({"DS", "IS"})
+_ONE_BY_ONE = _TEXTS | {"PN"}  # pydicom fails at several of them if one is empty
 
 BINARY = frozenset({"OB", "OD", "OF", "OL", "OV", "OW", "UN"})
 
@@ -26,7 +27,32 @@ def to_json(dataset: Dataset) -> JsonObject:
     An attribute without a value has neither Value nor InlineBinary (PS3.18 F.2.5), which
     pydicom doesn't observe for sequences.
     """
-    return _without_empty(dataset.to_json_dict())
+    return _without_empty({f"{tag:08X}": _model(dataset[tag]) for tag in dataset.keys()})  # noqa: SIM118
+
+
+def _model(element: DataElement) -> JsonObject:
+    if element.VR == "SQ":
+        return {"vr": "SQ", "Value": [to_json(item) for item in element.value or []]}
+    if element.VR in _ONE_BY_ONE and element.VM > 1 and not all(map(str, element.value)):
+        return {"vr": element.VR, "Value": [_single(element, value) for value in element.value]}
+    return element.to_json_dict(None, 0)
+
+
+def _single(element: DataElement, value: Any) -> Any:
+    if not str(value):
+        return None
+    return DataElement(element.tag, element.VR, value).to_json_dict(None, 0)["Value"][0]
+
+
+def values_of(element: DataElement) -> list[Any]:
+    """Return the values of an element that isn't binary; null for an empty one among several.
+
+    PS3.18 F.2.5. pydicom raises what it meets if a value breaks the rules of its VR.
+    """
+    values = _model(element).get("Value", [])
+    if element.VR == "PN":
+        values = map(_without_empty_groups, values)
+    return [None if value == "" else value for value in values]
 
 
 def to_exact_json(dataset: Dataset) -> JsonObject:
@@ -118,7 +144,8 @@ def _element(tag: str, element: JsonObject) -> DataElement:
         return DataElement(int(tag, 16), "SQ", items)
     if len(tag) != 8 or vr not in STANDARD_VR or not _is_sound(vr, values or []):
         raise ValueError(tag)
-    if vr in _TEXTS and any(isinstance(value, str) for value in values or []):
+    # pydicom would write the name None for null.
+    if vr in _TEXTS and any(value is None or isinstance(value, str) for value in values or []):
         texts = ["" if value is None else str(value) for value in values or []]
         return DataElement(int(tag, 16), vr, texts if len(texts) > 1 else texts[0])
     key = next((key for key in ("Value", "InlineBinary") if key in element), None)

@@ -3,7 +3,7 @@
 import struct
 from io import BytesIO
 
-from pydicom import Dataset, dcmread, dcmwrite
+from pydicom import DataElement, Dataset, dcmread, dcmwrite
 from pydicom.datadict import keyword_for_tag
 from pydicom.dataelem import RawDataElement
 from pydicom.dataset import FileMetaDataset
@@ -29,7 +29,10 @@ _META = 132  # bytes; where the file meta information begins, behind the preambl
 _UNDEFINED = 0xFFFFFFFF
 _END = bytes.fromhex("feffdde0 00000000")
 _PIXELS = 0x7FE00010
-_UNREADABLE = (AttributeError, StopIteration, TypeError, ValueError, struct.error)
+_UNREADABLE = (
+    *(ArithmeticError, AttributeError, LookupError, StopIteration, TypeError, ValueError),
+    struct.error,
+)
 
 
 def encode(dataset: Dataset, codestream: Codestream, transfer_syntax: str) -> tuple[Buffer, ...]:
@@ -142,6 +145,15 @@ def differences(stored: Dataset, dataset: Dataset) -> list[str]:
 
 
 def _same(stored: Dataset, dataset: Dataset, tag: BaseTag) -> bool:
+    return _same_model(stored, dataset, tag) or (tag in stored and _is(stored[tag], dataset[tag]))
+
+
+def _is(one: DataElement, other: DataElement) -> bool:
+    """Tell whether two elements are spelt alike, which NaN and what breaks its VR can be, too."""
+    return one == other or (one.VR != "SQ" and str(one.value) == str(other.value))
+
+
+def _same_model(stored: Dataset, dataset: Dataset, tag: BaseTag) -> bool:
     try:
         ours = json_model.to_json(Dataset({tag: dataset[tag]}))
         theirs = json_model.to_json(Dataset({tag: stored[tag]} if tag in stored else {}))
