@@ -14,7 +14,7 @@ TEST_PACKAGES := $(RUNTIME_PACKAGES) dcmtk dicom3tools libgdcm-tools libimage-ex
 	chromium curl nodejs
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test check faults bench image lock clean
+.PHONY: help setup run test check faults bench shots image lock clean
 
 help: ## list these words
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-7s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -42,6 +42,9 @@ bench: $(VENV)/.dev ## measure on this machine; ARGS=--quick for a first look
 	$(BIN)/python -m tests.bench.upload $(ARGS)
 	$(BIN)/python -m tests.bench.queue $(ARGS)
 	$(BIN)/python -m tests.bench.archive $(ARGS)
+
+shots: $(VENV)/.dev ## make the README's screenshots anew
+	JPEGSTOW_SCREENSHOTS=docs/screenshots $(BIN)/python -m pytest tests/test_pages.py tests/test_pages_queue.py
 
 image: ## build the container image with docker or buildah
 	@if docker info >/dev/null 2>&1; then docker build -t jpegstow .; \

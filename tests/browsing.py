@@ -126,7 +126,10 @@ def serious(page: Page) -> list[str]:
 
 
 def shoot(page: Page, name: str) -> None:
-    """Keep what the viewport shows for the README, where JPEGSTOW_SCREENSHOTS names a folder."""
-    folder = os.environ.get("JPEGSTOW_SCREENSHOTS")
-    if folder:
+    """Keep what the viewport shows, where JPEGSTOW_SCREENSHOTS names a folder.
+
+    In docs/screenshots only those are kept that the README shows.
+    """
+    folder = os.environ.get("JPEGSTOW_SCREENSHOTS", "")
+    if folder and (Path(folder).name != "screenshots" or (Path(folder) / f"{name}.png").exists()):
         page.screenshot(path=Path(folder) / f"{name}.png", scale="css", animations="disabled")

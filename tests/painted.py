@@ -19,7 +19,7 @@ def arm(seed: int, *, orientation: int = 0) -> bytes:
     draw.ellipse((x - across, y - across * 0.8, x + across, y + across * 0.8), _MOLE)
     image = image.filter(ImageFilter.GaussianBlur(9))
     grain = Image.frombytes("L", (300, 225), random.randbytes(300 * 225)).resize((1200, 900))
-    image = Image.blend(image, Image.merge("RGB", [grain] * 3), 0.06)
+    image = Image.blend(image, Image.merge("RGB", [grain] * 3), 0.015)
     options: dict[str, object] = {}
     if orientation == 6:
         exif = Image.Exif()

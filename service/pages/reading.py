@@ -119,7 +119,8 @@ class Reader:
             stack.close()
 
     def _search(self, path: str, query: Mapping[str, str]) -> list[JsonObject] | Refusal:
-        return self._array(f"{path}?{urlencode(query)}")
+        # Orthanc knows a wildcard only as it is, not percent-encoded.
+        return self._array(f"{path}?{urlencode(query, safe='*')}")
 
     def _array(self, path: str) -> list[JsonObject] | Refusal:
         answer = self._get(path, _JSON)

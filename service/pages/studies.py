@@ -167,14 +167,14 @@ class _Told:
     mend: str
 
 
-def _failed(refused: Refusal) -> Response:
+def _failed(refused: Refusal, key: str = "studies.unavailable") -> Response:
     """Tell that the store can't be read, or doesn't have it."""
     if refused.status in {HTTPStatus.NOT_FOUND, HTTPStatus.GONE}:
         return _absent()
     passing = isinstance(refused, Unavailable)
     mend = g.say("studies.again") if passing else g.say("studies.refused")
     status = HTTPStatus.SERVICE_UNAVAILABLE if passing else HTTPStatus.BAD_GATEWAY
-    return _answer(status, _Told(f"{g.say('studies.unavailable')}: {refused.reason}", "", mend))
+    return _answer(status, _Told(f"{g.say(key)}: {refused.reason}", "", mend))
 
 
 def _absent() -> Response:
@@ -204,6 +204,6 @@ def _delete(reader: Reader, resource: Resource) -> Response:
         outcome=type(answer).__name__.lower(),
     )
     if not isinstance(answer, deletion.Deleted | deletion.Deleting | deletion.Missing):
-        return _failed(answer)
+        return _failed(answer, "studies.undeleted")
     gone = not isinstance(answer, deletion.Deleting) and reader.is_gone(resource)
     return Response(status=HTTPStatus.NO_CONTENT if gone else HTTPStatus.ACCEPTED)

@@ -6,17 +6,19 @@
   const image = viewer.querySelector("img");
   const MOST = 8;
   const STEP = 1.5;
-  let factor = 1; // 1 fits the viewer's width
+  let factor = 1; // 1 fits the viewer
+  let fitting = 0; // the width that it has then
 
   /** Zoom so that the point (x, y) of the viewer stays where it is. */
   function zoom(to, x = viewer.clientWidth / 2, y = viewer.clientHeight / 2) {
     const next = Math.min(MOST, Math.max(1, to));
+    if (factor === 1) fitting = image.getBoundingClientRect().width;
     const ratio = next / factor;
     const left = (viewer.scrollLeft + x) * ratio - x;
     const top = (viewer.scrollTop + y) * ratio - y;
     factor = next;
-    image.style.width = `${factor * 100}%`;
-    image.style.maxHeight = factor === 1 ? "" : "none";
+    image.style.width = factor === 1 ? "" : `${factor * fitting}px`;
+    image.classList.toggle("zoomed", factor !== 1);
     viewer.scrollTo(left, top);
     document.getElementById("zoom").textContent = `${Math.round(factor * 100)} %`;
   }
