@@ -70,6 +70,7 @@ def test_three_pictures_are_uploaded_and_one_that_lies_on_its_side_is_upright(
     paths = [links.nth(number).get_attribute("href") or "" for number in range(links.count())]
     assert len(paths) == 3
     assert len({path.split("/")[2] for path in paths}) == 1, "one patient's share a study"
+    page.evaluate("scrollTo(0, document.body.scrollHeight)")
     shoot(page, f"upload-{request.node.callspec.id}")
     turned = requests.get(f"{serving.archive_url}{paths[2]}/metadata", timeout=BOUND).json()[0]
     assert (turned["00280011"]["Value"], turned["00280010"]["Value"]) == ([1200], [900])
@@ -122,6 +123,9 @@ def test_a_file_that_is_no_jpeg_is_refused_with_what_is_wrong_and_what_to_do(ope
     expect(page.locator('[data-state="failed"]')).to_have_count(2)
     expect(page.locator(".picture").nth(1)).to_contain_text("Where: ")
     assert serious(page) == []
+    page.get_by_role("button", name="Next patient").click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    expect(page.get_by_label("Patient ID")).to_have_value("P-7")
     page.get_by_role("button", name="Remove").first.click()
     expect(page.locator(".picture")).to_have_count(1)
     page.get_by_role("button", name="Remove").click()
@@ -241,8 +245,9 @@ def test_the_whole_way_is_gone_by_keyboard_alone(browser: Browser, serving: Serv
             page.keyboard.press("Tab")
             if page.evaluate("document.activeElement.id") == "files":
                 break
+        expect(page.locator("#files")).to_be_focused()
         with page.expect_file_chooser() as choosing:
-            page.keyboard.press("Enter")
+            page.keyboard.press("Space")
         choosing.value.set_files(files(arm(30)))
         for _ in range(5):
             page.keyboard.press("Tab")

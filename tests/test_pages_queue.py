@@ -94,13 +94,13 @@ def test_a_dead_entry_is_mended_and_another_discarded(
     serving, store = refusing
     with tab(browser, serving.url, "desk") as opened:
         page = opened.page
-        upload(opened, "P-8", "failed", seed=2)
+        upload(opened, "P-8", "refused", seed=2)
         expect(page.locator(".picture")).to_contain_text("What to do: the retry queue keeps it")
         page.get_by_role("button", name="Next patient").click()
-        page.get_by_role("dialog").get_by_role("button", name="Next patient").click()
         expect(page.get_by_label("Patient ID")).to_have_value("")
-        upload(opened, "P-9", "failed", seed=3)
+        upload(opened, "P-9", "refused", seed=3)
         page.get_by_role("link", name="Show").click()
+        page.wait_for_url("**/queue/*")
         page.get_by_label("Patient ID").fill("P-10")
         page.get_by_role("button", name="Add an attribute").click()
         page.get_by_label("Attribute (DICOM keyword)").fill("PatientHeight")

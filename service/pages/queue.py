@@ -8,7 +8,7 @@ from typing import Final
 from flask import Blueprint, Response, g, render_template, request
 
 from service.dicom import decoding, json_model
-from service.errors import BadRequest, DamagedEntry
+from service.errors import BadRequest, DamagedEntry, NoSuchEntry
 from service.ingest import Rules
 from service.pages.rows import Row, rows
 from service.pages.thumbnail import NONE, thumbnail
@@ -51,8 +51,11 @@ def add_queue_pages(pages: Blueprint, queue: Queue, rules: Rules) -> None:
 
     @pages.get("/queue/<name>/thumbnail")
     def small(name: str) -> Response:
-        kept = shown.loaded(queue, name)
-        return picture(None if isinstance(kept, DamagedEntry) else thumbnail(_image(kept)))
+        try:
+            kept = queue.load(name)
+        except (DamagedEntry, NoSuchEntry):  # it may be stored between the list and its pictures
+            return picture(None)
+        return picture(thumbnail(_image(kept)))
 
 
 def picture(image: bytes | None) -> Response:

@@ -119,7 +119,9 @@
   }
 
   function refused(picture, problem) {
-    setState(picture, "failed", says.failed, problem.queue);
+    // What the store refused is kept: somebody mends it in the queue, and nothing is lost here.
+    if (problem.queue) setState(picture, "refused", says.refused, problem.queue);
+    else setState(picture, "failed", says.failed);
     jpegstow.tell(picture.row, problem);
     const field = problem.where && document.getElementById(problem.where);
     if (field && form.contains(field)) field.setAttribute("aria-invalid", "true");
@@ -159,7 +161,7 @@
     part("show").hidden = !link;
     if (link) part("show").href = link.replace(/^\/v1/, "");
     part("again").hidden = state !== "failed";
-    part("remove").hidden = ["sending", "stored", "queued"].includes(state);
+    part("remove").hidden = ["sending", "stored", "queued", "refused"].includes(state);
     count();
   }
 
