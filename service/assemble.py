@@ -3,7 +3,6 @@
 import os
 import random
 import secrets
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -14,6 +13,7 @@ from service.access import (
     Access,
     KeyFile,
     Provider,
+    Rate,
     Sessions,
     digest_of,
     openid,
@@ -139,19 +139,27 @@ def access(settings: Settings) -> Access:
     if settings.auth == "none":
         return Access("none", key_file(settings))
     secret = settings.session_secret or _kept_secret(settings.data_dir, _SESSIONS)
-    return replace(_access(settings, settings.keys), sessions=Sessions(secret))
+    return replace(_access(settings), sessions=Sessions(secret))
 
 
 def archive_access(settings: Settings) -> Access:
     """Return how the embedded archive tells its callers, one of whom is the service."""
+    if not settings.archive_key:
+        return _access(settings)
     own = ApiKey("jpegstow", digest_of(settings.archive_key), EVERYTHING)
-    given = [*settings.keys, *([own] if settings.archive_key else [])]
-    return _access(settings, given)
+    return replace(_access(settings), own=own)
 
 
-def _access(settings: Settings, given: Sequence[ApiKey]) -> Access:
-    file = key_file(settings)
-    return Access(settings.auth, file, given, None, _provider(settings), _proxy(settings))
+def _access(settings: Settings) -> Access:
+    is_limited = settings.rate_limit and settings.auth != "none"
+    return Access(
+        settings.auth,
+        key_file(settings),
+        settings.keys,
+        provider=_provider(settings),
+        proxy=_proxy(settings),
+        rate=Rate(settings.rate_limit) if is_limited else None,
+    )
 
 
 def _provider(settings: Settings) -> Provider | None:

@@ -29,6 +29,7 @@ An instance says what is wrong, where, and how to mend it. No text ever holds an
     ├── QueueFull             503  the retry queue has reached its limit
     ├── Busy                  503  as much is being decoded at once as memory allows
     ├── QueueUnusable         503  the retry queue can't be read or written
+    ├── TooManyRequests       429  a caller asks more often than RATE_LIMIT (`access.rate`)
     └── NoLibrary             503  libturbojpeg is missing (`dicom.jpegtran`, with NotPerfect,
                                    which `dicom.normalise` answers by its policy)
 """

@@ -292,6 +292,12 @@ class Settings:
         url_or_none,
         "Where the keys of Identity-Aware Proxy are.",
     )
+    rate_limit: int = _setting(
+        6000,
+        integer(0, 1_000_000),
+        """Requests that each caller may make in a minute, in each worker process; more are answered
+        429. 0 is no limit; nor is there one where `AUTH` is `none`.""",
+    )
     archive_key: str = _setting(
         "",
         credential,

@@ -7,7 +7,7 @@ from functools import partial
 from http import HTTPStatus
 from typing import Any, Final
 
-from flask import Flask, Response, request
+from flask import Flask, Response, g, request
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 
@@ -50,6 +50,7 @@ def create_app(
         results = ingest(received, rules, UnaskedStore() if respond_async else guarded, queue)
         for result in results:
             _log(result, started)
+        g.audited = _audited(results)
         response = _response(results)
         if respond_async:
             response.headers["Preference-Applied"] = "respond-async"
@@ -166,6 +167,15 @@ def _facts(described: Described) -> Answer:
         "Rows": instance.dataset.Rows,
         "Columns": instance.dataset.Columns,
         "normalised": list(described.changes),
+    }
+
+
+def _audited(results: Sequence[Result]) -> Answer:
+    """Return which instances there were, for the audit."""
+    described = [result.described.instance for result in results if result.described]
+    return {
+        "StudyInstanceUID": sorted({each.study_instance_uid for each in described}),
+        "SOPInstanceUID": [each.sop_instance_uid for each in described],
     }
 
 

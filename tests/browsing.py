@@ -12,6 +12,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Browser, FilePayload, Locator, Page, Request, sync_playwright
 
 from tests.judges import require_tool
+from tests.peers import BOUND
 
 # It calls nobody: no updates, no fonts, no predictions, no look for a way to the internet.
 FLAGS = [
@@ -89,7 +90,7 @@ def tab(browser: Browser, url: str, viewport: str, **options: Any) -> Iterator[T
     context = browser.new_context(**given)
     try:
         opened = Tab(context.new_page())
-        opened.page.set_default_timeout(10_000)
+        opened.page.set_default_timeout(BOUND * 1000)
         opened.hear()
         yield opened
         assert opened.errors == []

@@ -42,7 +42,7 @@ MAY_IMPORT = {
     "receive": LINE,
     "answers": {"errors"},
     "metrics": {"retry", "counting", "tally"},
-    "access": LEAVES | {"answers", "durable", "tokens", "access"},
+    "access": LEAVES | {"answers", "dicom", "durable", "tokens", "access"},
     "web": LINE | {"store", "retry", "receive", "answers", "queue_api"},
     "push_api": {"errors", "gcp"},
     "queue_api": LINE | {"retry", "answers", "metrics"},

@@ -71,7 +71,9 @@ def test_what_the_store_cannot_take_is_seen_in_the_queue_and_stored_once_it_is_b
             page.get_by_role("button", name="Try now").click()
             expect(page.locator("#notice")).to_have_text("It is tried now.")
             # By itself: the list is asked for again and again.
-            expect(page.locator("#entries")).to_contain_text("Nothing waits here.", timeout=30_000)
+            expect(page.locator("#entries")).to_contain_text(
+                "Nothing waits here.", timeout=BOUND * 1000
+            )
             found = page.request.get(f"http://127.0.0.1:{port}/dicomWeb/studies?PatientID=P-7")
             assert len(found.json()) == 1
     assert "P-7" not in " ".join(opened.urls)
@@ -113,7 +115,7 @@ def test_a_dead_entry_is_mended_and_another_discarded(
         page.get_by_label("Value", exact=True).fill("looked up")
         page.get_by_role("button", name="Change and send again").click()
         expect(page.locator("#notice")).to_have_text("Changed; it is sent again.")
-        expect(page.locator(".entry")).to_have_count(1, timeout=30_000)
+        expect(page.locator(".entry")).to_have_count(1, timeout=BOUND * 1000)
         expect(page.locator(".entry")).to_contain_text("Needs a decision")
         page.get_by_label("State").select_option("pending")
         page.get_by_role("button", name="Filter").click()

@@ -5,6 +5,7 @@ from service.access.caller import EVERYTHING, Caller
 from service.access.guard import add_access
 from service.access.keys import KeyFile, digest_of, make
 from service.access.provider import Provider, openid, provider_keys, proxy
+from service.access.rate import Rate
 from service.access.routes import ARCHIVE, SERVICE
 from service.access.session import Sessions
 
@@ -16,6 +17,7 @@ __all__ = [
     "Caller",
     "KeyFile",
     "Provider",
+    "Rate",
     "Sessions",
     "add_access",
     "digest_of",

@@ -10,6 +10,7 @@ from service.access import keys
 from service.access.caller import ANYBODY, Caller
 from service.access.keys import KeyFile
 from service.access.provider import IAP_HEADER, Provider
+from service.access.rate import Rate
 from service.access.session import Sessions
 from service.errors import Unauthorized
 from service.setting_texts import ApiKey
@@ -36,6 +37,10 @@ class Access:
         Of who has signed in; None where nobody can, as in the archive.
     provider, proxy
         Whose tokens are taken as bearer tokens, and Identity-Aware Proxy; None for none.
+    rate
+        How often each caller may ask; None for no such limit.
+    own
+        The key by which the archive knows the service.
     """
 
     kind: Literal["none", "apikey", "oidc"]
@@ -44,6 +49,8 @@ class Access:
     sessions: Sessions | None = None
     provider: Provider | None = None
     proxy: Provider | None = None
+    rate: Rate | None = None
+    own: ApiKey | None = None
 
     def identify(self, headers: Headers, cookie: str) -> Identified:
         """Return whose a request is, by its headers, else by its session's cookie.
@@ -67,8 +74,8 @@ class Access:
             return Identified(self._of_session(cookie), "cookie")
         return Identified(self._of_credential(_bearer(authorization)), "header")
 
-    def session(self, credential: str) -> str:
-        """Return the cookie of a session for who shows a key or a token.
+    def session(self, credential: str) -> tuple[Caller, str]:
+        """Return who shows a key or a token, and the cookie of a session for them.
 
         Raises
         ------
@@ -77,8 +84,10 @@ class Access:
         """
         assert self.sessions  # noqa: S101 - else there is no page to sign in
         if self.provider and not credential.startswith(keys.PREFIX):
-            return self.sessions.of_caller(*self.provider.caller(credential))
-        return self.sessions.of_key(self._key(credential))
+            caller, until = self.provider.caller(credential)
+            return caller, self.sessions.of_caller(caller, until)
+        key = self._key(credential)
+        return _holder(key), self.sessions.of_key(key)
 
     def _of_session(self, cookie: str) -> Caller:
         found = self.sessions.caller(cookie, self._keys()) if self.sessions else None
@@ -90,7 +99,7 @@ class Access:
         if self.provider and not credential.startswith(keys.PREFIX):
             return self.provider.caller(credential)[0]
         found = self._key(credential)
-        return Caller(found.name, "key", found.scopes)
+        return _holder(found, "service" if found is self.own else "key")
 
     def _key(self, credential: str) -> ApiKey:
         found = keys.find(keys.digest_of(credential), self._keys())
@@ -99,7 +108,12 @@ class Access:
         return found
 
     def _keys(self) -> Sequence[ApiKey]:
-        return [*self.given, *self.file.read()]
+        own = [self.own] if self.own else []
+        return [*own, *self.given, *self.file.read()]
+
+
+def _holder(key: ApiKey, kind: Literal["key", "service"] = "key") -> Caller:
+    return Caller(key.name, kind, key.scopes)
 
 
 def _bearer(authorization: str) -> str:

@@ -18,13 +18,14 @@ class Caller:
         As the audit has it: a key's name, a user's email or subject.
     kind
         How it was told: by nothing (``none``), an API key (``key``), a provider's token
-        (``token``), or Identity-Aware Proxy's (``iap``).
+        (``token``), or Identity-Aware Proxy's (``iap``); ``service`` is the service itself, as its
+        archive knows it, and ``command`` who runs a command on the machine.
     scopes
         What they may do: some of `SCOPES`.
     """
 
     name: str
-    kind: Literal["none", "key", "token", "iap"]
+    kind: Literal["none", "key", "token", "iap", "service", "command"]
     scopes: frozenset[str]
 
 

@@ -1,19 +1,21 @@
 """The gate in front of every route: who asks, and whether they may."""
 
+import math
 from http import HTTPStatus
 from urllib.parse import urlencode
 
 from flask import Flask, Response, g, redirect, request
 from werkzeug.wrappers import Response as WsgiResponse
 
-from service.access import routes
+from service.access import audit, routes
 from service.access.authority import Access
 from service.access.caller import Caller
 from service.access.headers import add_headers
 from service.access.origin import check_origin, check_token
+from service.access.rate import check_rate
 from service.access.session import COOKIE
 from service.access.sign_in import PATH, sign_in
-from service.errors import Forbidden, Unauthorized
+from service.errors import Forbidden, JpegstowError, Unauthorized
 
 
 def add_access(app: Flask, access: Access, table: routes.Table = routes.SERVICE) -> None:
@@ -25,25 +27,21 @@ def add_access(app: Flask, access: Access, table: routes.Table = routes.SERVICE)
 
     @app.before_request
     def admit() -> WsgiResponse | None:
-        g.caller, g.csrf_token = None, ""
-        if request.url_rule is None:
-            return None  # there is nothing at that path
-        scopes = routes.needed(table, request.method, request.url_rule.rule)
+        g.caller, g.csrf_token, g.guarded, g.wait = None, "", False, 0.0
+        scopes = None  # there is nothing at that path
+        if request.url_rule is not None:
+            scopes = routes.needed(table, request.method, request.url_rule.rule)
         if scopes is None:
             return None
-        try:
-            g.caller, by = access.identify(request.headers, request.cookies.get(COOKIE, ""))
-        except Unauthorized:
-            if access.sessions and _is_a_persons():
-                return redirect(f"{PATH}?{urlencode({'next': request.path})}", HTTPStatus.SEE_OTHER)
-            raise
-        _check_site(access, by)
-        if access.kind != "none":
-            _check_scope(g.caller, scopes)
-        return None
+        g.guarded = access.kind != "none"
+        return _admit(access, scopes)
 
     @app.after_request
-    def challenge(response: Response) -> Response:
+    def tell(response: Response) -> Response:
+        if g.get("guarded"):
+            audit.write_of_request(response)
+        if g.get("wait"):
+            response.headers["Retry-After"] = str(math.ceil(g.wait))
         if response.status_code == Unauthorized.http_status:
             response.headers.setdefault("WWW-Authenticate", "Bearer")
         return response
@@ -54,9 +52,27 @@ def add_access(app: Flask, access: Access, table: routes.Table = routes.SERVICE)
         app.register_blueprint(sign_in(access))
 
 
-def _is_a_persons() -> bool:
-    """Tell whether a browser asks for a page, as which it names HTML and not only anything."""
-    return request.method == "GET" and "text/html" in dict(request.accept_mimetypes)
+def _admit(access: Access, scopes: routes.Needed) -> WsgiResponse | None:
+    """Find out who asks, and return if they may; a browser without a session is led to get one."""
+    try:
+        g.caller, by = access.identify(request.headers, request.cookies.get(COOKIE, ""))
+    except JpegstowError as error:
+        check_rate(access.rate, f"address {request.remote_addr}")
+        if _is_led_to_sign_in(access, error):
+            return redirect(f"{PATH}?{urlencode({'next': request.path})}", HTTPStatus.SEE_OTHER)
+        raise
+    if g.caller.kind != "service":
+        check_rate(access.rate, f"{g.caller.kind} {g.caller.name}")
+    _check_site(access, by)
+    if access.kind != "none":
+        _check_scope(g.caller, scopes)
+    return None
+
+
+def _is_led_to_sign_in(access: Access, error: JpegstowError) -> bool:
+    """Tell whether it is a browser that asks for a page: it names HTML, and not only anything."""
+    asks_for_page = request.method == "GET" and "text/html" in dict(request.accept_mimetypes)
+    return access.sessions is not None and asks_for_page and isinstance(error, Unauthorized)
 
 
 def _check_site(access: Access, by: str) -> None:

@@ -1,16 +1,20 @@
 """The page where a person shows a key once, and gets a session for it; the way out again."""
 
+from contextlib import suppress
 from http import HTTPStatus
 from typing import Final
 
 from flask import Blueprint, Response, make_response, redirect, render_template, request
 from werkzeug.wrappers import Response as WsgiResponse
 
+from service.access import audit
 from service.access.authority import Access
+from service.access.caller import Caller
 from service.access.headers import is_https
 from service.access.origin import check_origin
+from service.access.rate import check_rate
 from service.access.session import COOKIE, LENGTH
-from service.errors import Unauthorized
+from service.errors import JpegstowError, Unauthorized
 
 PATH: Final = "/sign-in"
 _LONGEST: Final = 16_384  # bytes of a form
@@ -53,9 +57,12 @@ def sign_in(access: Access) -> Blueprint:
         request.max_content_length = _LONGEST
         wanted = request.form.get("next", "")
         try:
-            cookie = access.session(request.form.get("key", "").strip())
-        except Unauthorized:
+            caller, cookie = access.session(request.form.get("key", "").strip())
+        except Unauthorized as error:
+            check_rate(access.rate, f"address {request.remote_addr}")
+            audit.write(audit.LOGIN, None, error.http_status, address=request.remote_addr)
             return _page(wanted, wrong=True)
+        audit.write(audit.LOGIN, caller, HTTPStatus.OK, address=request.remote_addr)
         response = redirect(_local(wanted), HTTPStatus.SEE_OTHER)
         response.set_cookie(
             COOKIE, cookie, int(LENGTH), secure=is_https(), httponly=True, samesite="Strict"
@@ -65,11 +72,19 @@ def sign_in(access: Access) -> Blueprint:
     @pages.post("/sign-out")
     def leave() -> WsgiResponse:
         check_origin(browser=True)
+        audit.write(audit.LOGOUT, _leaver(access), HTTPStatus.OK)
         response = redirect(PATH, HTTPStatus.SEE_OTHER)
         response.delete_cookie(COOKIE, secure=is_https(), httponly=True, samesite="Strict")
         return response
 
     return pages
+
+
+def _leaver(access: Access) -> Caller | None:
+    """Return whose session ends; None if it had ended before."""
+    with suppress(JpegstowError):
+        return access.identify(request.headers, request.cookies.get(COOKIE, "")).caller
+    return None
 
 
 def _page(wanted: str, *, wrong: bool = False) -> Response:

@@ -1,14 +1,16 @@
 """The commands that make, list and revoke API keys."""
 
+import os
 import shutil
 import sys
+from contextlib import redirect_stdout
 from dataclasses import replace
 from datetime import UTC, datetime
 
 import click
 
 from service import assemble, settings
-from service.access import make
+from service.access import Caller, audit, make
 from service.cli.options import reports_errors
 from service.setting_texts import SCOPES, ApiKey, ordered
 from service.terminal import table
@@ -42,6 +44,7 @@ def make_(name: str, scopes: tuple[str, ...], *, setting: bool) -> None:
     key, kept = make(name, scopes)
     if not setting:
         assemble.key_file(settings.load()).add(replace(kept, made=_now()))
+        _tell("made", name)
     click.echo(key)
     if setting:
         click.echo(str(kept))
@@ -72,7 +75,15 @@ def _row(key: ApiKey, where: str) -> list[str]:
 def revoke(name: str) -> None:
     """Let a key be good for nothing from now on."""
     assemble.key_file(settings.load()).revoke(name, _now())
+    _tell("revoked", name)
     click.echo(f"{name} is revoked")
+
+
+def _tell(what: str, name: str) -> None:
+    """Write the audit's line, beside what is printed; whose the account is, the system knows."""
+    whose = Caller(f"uid {os.getuid()}", "command", frozenset())
+    with redirect_stdout(sys.stderr):
+        audit.write(audit.KEYS, whose, 200, key=name, change=what)
 
 
 def _now() -> str:

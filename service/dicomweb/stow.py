@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from flask import Response, request
+from flask import Response, g, request
 from werkzeug.exceptions import UnsupportedMediaType
 
 from service.archive import AlreadyStored, BeingDeleted, Conflict, describe
@@ -39,6 +39,11 @@ def store(study: str | None = None) -> Response:
     offer = XML if offer == _AS_TOLD else offer
     storage_class = _storage_class()
     results = [_store(instance, study, storage_class) for instance in _instances()]
+    stored = [result.uids for result in results if isinstance(result, Referenced)]
+    g.audited = {
+        "StudyInstanceUID": sorted({uids.study for uids in stored}),
+        "SOPInstanceUID": [uids.instance for uids in stored],
+    }
     return answer(results, offer)
 
 
