@@ -9,7 +9,15 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, FilePayload, Locator, Page, Request, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    FilePayload,
+    Locator,
+    Page,
+    Request,
+    expect,
+    sync_playwright,
+)
 
 from tests.judges import require_tool
 from tests.peers import BOUND
@@ -74,6 +82,7 @@ class Tab:
 @contextmanager
 def chromium() -> Iterator[Browser]:
     """Run the browser."""
+    expect.set_options(timeout=BOUND * 1000)
     with sync_playwright() as playwright:
         program = require_tool("chromium")
         browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
