@@ -4,9 +4,8 @@ import time
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from service import tracing
 from service.tally import Read, Series, Tally
@@ -24,8 +23,7 @@ _LONGEST: Final = 64  # characters of a template's name, or of a path's
 _DENIED: Final = frozenset({401, 403, 407})
 
 
-@dataclass(frozen=True, slots=True)
-class Metric:
+class Metric(NamedTuple):
     """A metric: its name without a suffix, what it tells, its labels, and the values known before.
 
     The `known` are there from the first scrape on, so that a rate sees the first event.
