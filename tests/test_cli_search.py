@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -183,7 +184,17 @@ def test_a_store_that_is_busy_for_a_moment_is_asked_again() -> None:
     assert len(server.requests) == 4
 
 
+def endless() -> Respond:
+    """Answer with little that becomes more than anybody has memory for."""
+    packer = zlib.compressobj(wbits=31)
+    blanks = bytes(1 << 20)
+    packed = b"".join(packer.compress(blanks) for _ in range(300)) + packer.flush()
+    return Respond(200, JSON | {"Content-Encoding": "gzip"}, packed)
+
+
 FAILURES = {
+    "nesting": (Respond(200, JSON, b"[" * 100_000), 1, "isn't JSON"),
+    "no end": (endless(), 1, "longer than 256 MiB"),
     "credentials": (unauthorized(), 1, "credentials (401)"),
     "rights": (Respond(403), 1, "denies access"),
     "another address": (Respond(404), 1, "404"),

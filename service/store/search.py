@@ -20,6 +20,8 @@ from service.store import refusal
 from service.store.client import Client
 
 PAGE: Final = 5_000  # matches; the most that Google's store gives of studies and series
+MAX_FOUND: Final = 256 << 20  # bytes of one answer
+_BLOCK: Final = 65_536  # bytes
 UIDS: Final[dict[Searched, str]] = {
     "study": "0020000D",
     "series": "0020000E",
@@ -104,7 +106,11 @@ class Searcher:
         except requests.HTTPError as error:
             names = {name.lower(): value for name, value in error.response.headers.items()}
             return _explained(refusal.read(error.response.status_code, names), error, search)
-        except requests.JSONDecodeError:
+        except _TooLong:
+            return Rejected(
+                f"the store's answer is longer than {MAX_FOUND >> 20} MiB; a smaller limit helps"
+            )
+        except (requests.JSONDecodeError, RecursionError):
             return Unavailable("the store's answer isn't JSON", operator=True)  # a login page
         if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
             return Rejected("the store's answer isn't an array of matches")
@@ -159,11 +165,27 @@ def text_of(value: object) -> str:
     return str(value) if isinstance(value, str | int | float) else ""
 
 
+class _TooLong(Exception):
+    """An answer of more than `MAX_FOUND` bytes."""
+
+
+def _read(response: requests.Response) -> None:
+    """Read an answer while it isn't too long; dicomweb-client reads any into memory."""
+    body = bytearray()
+    for block in response.iter_content(_BLOCK):
+        body += block
+        if len(body) > MAX_FOUND:
+            response.close()
+            raise _TooLong
+    response._content = bytes(body)  # noqa: SLF001 - requests has no bound of its own
+
+
 def _check(response: requests.Response, *_: object, **__: object) -> None:
     """Refuse what dicomweb-client takes for "nothing found": redirects, and answers of no bytes.
 
     Errors aren't this function's: credentials may be refreshed after a 401, and then it's none.
     """
+    _read(response)
     status = response.status_code
     if status < 400 and (status not in {200, 204} or (status == 200 and not response.content)):
         raise requests.HTTPError(response=response)
