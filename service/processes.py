@@ -76,10 +76,11 @@ def ports_in_use(settings: Settings) -> dict[str, int]:
     wanted = {"PORT": (settings.host, settings.port)}
     if settings.embedded:
         wanted["ARCHIVE_PORT"] = ("127.0.0.1", settings.archive_port)
-    return {name: port for name, (host, port) in wanted.items() if _in_use(host, port)}
+    return {name: port for name, (host, port) in wanted.items() if is_in_use(host, port)}
 
 
-def _in_use(host: str, port: int) -> bool:
+def is_in_use(host: str, port: int) -> bool:
+    """Tell whether another program listens there."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,6 +1,7 @@
 """The command line: what it prints, where, and with which exit status it ends."""
 
 import json
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -260,6 +261,19 @@ def test_bad_settings_are_told_all_at_once_by_every_command(command: str) -> Non
     assert ended.exit_code == 2
     names = [line.split(":")[1].strip() for line in ended.stderr.splitlines()]
     assert names == ["MAX_PIXELS", "UPRIGHT", "PORT", "DICOMWEB_USER"]
+
+
+def test_an_archive_that_cannot_start_says_in_a_line_each_what_is_in_its_way(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "data").write_text("not a folder")
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        taken = str(other.getsockname()[1])
+        ended = jpegstow("archive", DATA_DIR=str(tmp_path / "data"), ARCHIVE_PORT=taken)
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    port, folder = ended.stderr.splitlines()
+    assert port == f"jpegstow: ARCHIVE_PORT: {taken} is another program's"
+    assert folder.startswith("jpegstow: DATA_DIR: the archive can't be kept in")
 
 
 def test_templates_are_listed_and_shown() -> None:

@@ -1,8 +1,10 @@
 """The commands that run for long: the service, the archive, what drains the retry queue."""
 
 import sys
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Final, NoReturn
 
 import click
@@ -106,10 +108,29 @@ def _pull(current: Settings, subscription: str, concurrency: int) -> None:
 def archive(*, rebuild: bool) -> None:
     """Run the embedded archive alone: a DICOM store to develop and test against."""
     current = settings.load()
+    root = current.data_dir / "archive"
     if rebuild:
-        _rebuild(current.data_dir / "archive")
+        _rebuild(root)
+    problems = list(_in_the_way(current.archive_port, root))
+    if problems:
+        raise BadSettings(problems)
     _say(f"DICOMweb at http://127.0.0.1:{current.archive_port}/dicomWeb")
     processes.become(processes.archive_command(current))
+
+
+def _in_the_way(port: int, root: Path) -> Iterator[str]:
+    """Yield what would keep the archive from starting, which its worker tells by a traceback."""
+    if processes.is_in_use("127.0.0.1", port):
+        yield f"ARCHIVE_PORT: {port} is another program's"
+    try:
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with TemporaryFile(dir=root):
+            pass
+    except OSError as error:
+        yield (
+            f"DATA_DIR: the archive can't be kept in {root} ({type(error).__name__}); make the"
+            " folder writable"
+        )
 
 
 def _rebuild(root: Path) -> NoReturn:
