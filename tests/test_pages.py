@@ -14,6 +14,7 @@ from pydicom import dcmread
 from service.dicom.coded import LISTS
 from service.pages.texts import LANGUAGES, catalogue
 from tests.browsing import Tab, chromium, files, serious, shoot, size_of, tab
+from tests.jpegs import make_jpeg
 from tests.painted import arm
 from tests.peers import BOUND
 from tests.serving import Serving
@@ -97,6 +98,28 @@ def test_what_was_entered_stays_for_one_patient_and_no_longer(opened: Tab) -> No
     expect(page.get_by_label("Patient ID")).to_have_value("")
     expect(page.get_by_label("Eye")).to_have_value("")
     assert "P-7" not in page.evaluate("JSON.stringify({...sessionStorage})")
+
+
+def test_files_are_dropped_onto_the_page(browser: Browser, serving: Serving) -> None:
+    with tab(browser, serving.url, "desk") as opened:
+        page = opened.page
+        page.goto("/")
+        page.get_by_label("Patient ID").fill("P-40")
+        dropped = page.evaluate_handle(
+            """bytes => {
+                const dropped = new DataTransfer();
+                const options = { type: "image/jpeg" };
+                dropped.items.add(new File([new Uint8Array(bytes)], "IMG_40.jpg", options));
+                return dropped;
+            }""",
+            list(make_jpeg(seed=40)),
+        )
+        page.dispatch_event("#drop", "dragover", {"dataTransfer": dropped})
+        expect(page.locator("#drop")).to_have_class("over")
+        page.dispatch_event("#drop", "drop", {"dataTransfer": dropped})
+        expect(page.locator(".picture")).to_contain_text("IMG_40.jpg")
+        page.get_by_role("button", name="Send (1)").click()
+        expect(page.locator('[data-state="stored"]')).to_have_count(1)
 
 
 def test_two_patients_never_share_a_study(browser: Browser, serving: Serving) -> None:
@@ -235,6 +258,8 @@ def test_the_whole_way_is_gone_by_keyboard_alone(browser: Browser, serving: Serv
     with tab(browser, serving.url, "desk") as opened:
         page = opened.page
         page.goto("/")
+        # Playwright begins to catch choosers at the first listener, without waiting for it.
+        page.on("filechooser", lambda _: None)
         page.keyboard.press("Tab")
         expect(page.locator(".skip")).to_be_focused()
         page.keyboard.press("Enter")

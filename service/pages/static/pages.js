@@ -89,6 +89,9 @@ for (const moment of ["htmx:beforeRequest", "htmx:beforeSwap"]) {
 }
 
 document.body.addEventListener("htmx:responseError", (event) => {
+  // What a refresh is refused is told once, not every five seconds.
+  const told = !document.getElementById("alert").hidden;
+  if (told && event.detail.elt.matches("[data-refresh]")) return;
   jpegstow.alert(jpegstow.problem(event.detail.xhr.responseText));
 });
 
