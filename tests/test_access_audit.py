@@ -186,6 +186,26 @@ def test_every_route_with_a_scope_has_an_event_or_holds_no_instance() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("method", "rule", "event"),
+    [
+        ("GET", "/", None),
+        ("GET", "/queue", "Query"),
+        ("POST", "/queue/list", "Query"),
+        ("POST", "/studies/search", "Query"),
+        ("GET", "/studies", "Query"),
+        ("GET", "/studies/<study>", "DICOM Instances Accessed"),
+        ("GET", "/studies/<study>/thumbnail", "DICOM Instances Accessed"),
+        ("GET", "/queue/<name>/thumbnail", "DICOM Instances Accessed"),
+        ("DELETE", "/studies/<study>", "DICOM Study Deleted"),
+        ("DELETE", "/studies/<study>/series/<series>", "DICOM Instances Accessed"),
+    ],
+)
+def test_pages_are_told_of_as_what_they_show(method: str, rule: str, event: str | None) -> None:
+    found = event_of(method, rule)
+    assert (found and found.name) == event
+
+
 class Clock:
     """Seconds that pass when a test says so."""
 
@@ -260,8 +280,11 @@ def traces(text: str) -> list[str]:
 def everything_done(app: Flask, away: ScriptedServer) -> str:
     """Upload, fail and act with a patient's values in each place; return what others are told."""
     client = app.test_client()
+    places = []
     for role in ("nobody", "known", "upload"):
-        upload(client, **form(JPEG, **PATIENT, filename="Quixote.jpg"), headers=shown(role))
+        picture = form(JPEG, **PATIENT, filename="Quixote.jpg")
+        places.append(upload(client, **picture, headers=shown(role)).headers.get("Location", ""))
+    assert places[-1].startswith("/v1/queue/")
     upload(client, **form(JPEG, b"no JPEG", **PATIENT), headers=shown("upload"))
     upload(
         client, **form(JPEG, **PATIENT | {"PatientBirthDate": "Windmills"}), headers=shown("all")
@@ -277,14 +300,24 @@ def everything_done(app: Flask, away: ScriptedServer) -> str:
         client.get("/studies?PatientName=Quixote^Alonso", headers=shown("nobody")),
         client.get("/v1/queue?PatientName=Quixote", headers={"Accept": "text/html"}),
         client.get("/metrics", headers=shown("known")),
+        client.get("/", headers=shown("known")),
+        client.get("/queue", headers=shown("operate")),
+        client.get(f"/queue/{entry['id']}", headers=shown("upload")),
+        client.get("/studies", headers=shown("operate")),
+        client.get("/language/Quixote?back=/", headers=shown("nobody")),
         client.get("/v1/queue", headers=shown("operate")),
     ]
     for role, act in (("operate", "retry"), ("all", "retry")):
         client.post(f"{path}/{act}", json=mended, headers=shown(role))
+    sought = {"PatientName": "Quixote^Alonso", "PatientID": "MANCHA-1605"}
+    client.post("/studies/search", data=sought, headers=shown("read"))
+    client.get(f"/queue/{entry['id']}", headers=shown("read"))
+    client.get(f"/queue/{entry['id']}/thumbnail", headers=shown("read"))
+    client.post("/queue/list", data={"reason": "Quixote"}, headers=shown("read"))
     client.delete(path, headers=shown("all"))
     client.post("/v1/queue/retry?reason=Quixote", headers=shown("all"))
     assert away.requests
-    return "".join(answer.text + str(answer.headers) for answer in others)
+    return "".join([*places, *(answer.text + str(answer.headers) for answer in others)])
 
 
 def test_no_patient_is_in_logs_audit_metrics_urls_file_names_or_what_others_are_told(
@@ -293,7 +326,11 @@ def test_no_patient_is_in_logs_audit_metrics_urls_file_names_or_what_others_are_
     with ScriptedServer(no_studies(), unavailable(), unavailable()) as away:
         client = protected(away, DATA_DIR=str(tmp_path / "data"))
         told = everything_done(client.application, away)
-        urls = "".join(request.path for request in away.requests)
+        # What is searched for has no other place in DICOMweb than the URL.
+        urls = "".join(
+            request.path.partition("?")[0] if request.method == "GET" else request.path
+            for request in away.requests
+        )
     said = capsys.readouterr()
     assert '"audit"' in said.out
     names = "".join(str(path) for path in tmp_path.rglob("*"))

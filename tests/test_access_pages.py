@@ -288,3 +288,35 @@ def test_what_a_view_has_said_itself_stays() -> None:
     headers = app.test_client().get("/static/a.css").headers
     assert (headers["Cache-Control"], headers["X-Frame-Options"]) == ("max-age=60", "SAMEORIGIN")
     assert Access("none", assemble.key_file(settings_for("http://h"))).sessions is None
+
+
+def test_the_pages_work_by_a_session_with_the_token_of_their_own_head(
+    client: FlaskClient, store: ScriptedServer
+) -> None:
+    led = client.get("/queue", headers={"Accept": "text/html"})
+    assert led.headers["Location"] == "/sign-in?next=%2Fqueue"
+    assert sign_in(client, MADE["all"][0], next="/queue").headers["Location"] == "/queue"
+    for path in ("/", "/queue", "/studies"):
+        page = client.get(path)
+        assert page.status_code == 200
+        (found,) = re.findall(r'<meta name="csrf-token" content="([^"]*)">', page.text)
+        assert found == token(client)
+    headers = OWN | {"X-CSRF-Token": found, "HX-Request": "true"}
+    assert client.post("/queue/list", headers=headers).status_code == 200
+    assert client.post("/queue/list", headers=OWN).status_code == 403
+    assert client.delete("/studies/1.2.3", headers=OWN).status_code == 403
+    assert store.requests
+
+
+def test_who_may_not_see_a_page_is_told_so_on_a_page(client: FlaskClient) -> None:
+    sign_in(client, MADE["upload"][0])
+    answer = client.get("/studies", headers={"Accept": "text/html"})
+    assert (answer.status_code, answer.mimetype) == (403, "text/html")
+    assert "scope read" in answer.text
+
+
+def test_a_session_can_be_left_from_every_page(client: FlaskClient) -> None:
+    assert 'action="/sign-out"' not in client.get("/", headers=shown("read")).text
+    sign_in(client, MADE["all"][0])
+    for path in ("/", "/queue", "/studies"):
+        assert 'method="post" action="/sign-out"' in client.get(path).text

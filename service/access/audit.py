@@ -36,6 +36,7 @@ _RESTRICTED: Final = Event("Security Alert", "E", "Use of Restricted Function")
 _BY_METHOD: Final = {"GET": _READ, "HEAD": _READ, "DELETE": _DISCARD}
 # By the end of the rule, where the method alone doesn't tell.
 _SEARCHES: Final = ("/studies", "/series", "/instances", "/v1/queue", "/queue")
+_SEARCHES_BY_POST: Final = ("/studies/search", "/queue/list")
 _STORES: Final = ("/v1/instances", "/studies", "/studies/<study>")
 _QUIET: Final = ("/", "/metrics", "/operations/<operation>")  # no instance is in them
 _UIDS: Final = {
@@ -81,6 +82,8 @@ def _event(status: int) -> Event | None:
     if status in {HTTPStatus.FORBIDDEN, HTTPStatus.TOO_MANY_REQUESTS}:
         return _RESTRICTED
     rule = request.url_rule.rule if request.url_rule else "/"
+    if rule == "/queue/list" and status == HTTPStatus.NO_CONTENT:
+        return None  # an open page asks again and again, and has been told that nothing is new
     return event_of(request.method, rule)
 
 
@@ -92,7 +95,7 @@ def event_of(method: str, rule: str) -> Event | None:
         return _DELETE_STUDY
     if method == "POST" and rule.endswith(_STORES):
         return _STORE
-    if method in {"GET", "HEAD"} and rule.endswith(_SEARCHES):
+    if rule.endswith(_SEARCHES if method in {"GET", "HEAD"} else _SEARCHES_BY_POST):
         return _QUERY
     return _BY_METHOD.get(method, _CHANGE)
 
