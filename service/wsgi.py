@@ -9,6 +9,8 @@ from flask import Flask
 from service import assemble, settings, telemetry
 from service.access import ARCHIVE, add_access
 from service.loading import uncollected
+from service.retry import Queue
+from service.settings import Settings
 
 _AT_ONCE: Final = 5.0  # seconds
 
@@ -17,24 +19,29 @@ def service() -> Flask:
     """Return the service under the environment's settings."""
     telemetry.silence_pydicom()
     with uncollected():
-        from service.description import add_description  # noqa: PLC0415 - each process its own half
-        from service.operation import add_operation  # noqa: PLC0415
-        from service.pages import add_pages  # noqa: PLC0415 - each process loads its own half
-        from service.push_api import add_push  # noqa: PLC0415 - each process loads its own half
-        from service.web import create_app  # noqa: PLC0415
-
         current = settings.load()
-        rules, store = assemble.rules(current), assemble.store(current)
-        guarded, queue = assemble.guarded(current, store), assemble.retry_queue(current)
-        app = create_app(rules, store, guarded, queue, current)
-        add_operation(app, rules, current)
-        add_access(app, assemble.access(current))
-        intake = assemble.intake(current, rules, guarded, queue)
-        redelivery = assemble.redelivery(current, guarded, queue)
-        add_push(app, intake, redelivery, assemble.push_tokens(current))
-        add_description(app)
-        add_pages(app, store, queue, rules, current)
-        return app
+        return application(current, assemble.retry_queue(current))
+
+
+def application(current: Settings, queue: Queue) -> Flask:
+    """Return the service under settings, over a retry queue that is open."""
+    from service.description import add_description  # noqa: PLC0415 - each process its own half
+    from service.operation import add_operation  # noqa: PLC0415
+    from service.pages import add_pages  # noqa: PLC0415
+    from service.push_api import add_push  # noqa: PLC0415
+    from service.web import create_app  # noqa: PLC0415
+
+    rules, store = assemble.rules(current), assemble.store(current)
+    guarded = assemble.guarded(current, store)
+    app = create_app(rules, store, guarded, queue, current)
+    add_operation(app, rules, current)
+    add_access(app, assemble.access(current))
+    intake = assemble.intake(current, rules, guarded, queue)
+    redelivery = assemble.redelivery(current, guarded, queue)
+    add_push(app, intake, redelivery, assemble.push_tokens(current))
+    add_description(app)
+    add_pages(app, store, queue, rules, current)
+    return app
 
 
 def archive() -> Flask:

@@ -16,21 +16,14 @@ from types import TracebackType
 from typing import Any, Self
 
 import requests
-from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.datastructures import MultiDict
 from werkzeug.test import TestResponse
 
 from service import assemble, settings
-from service.access import add_access
-from service.description import add_description
-from service.operation import add_operation
-from service.pages import add_pages
-from service.push_api import add_push
 from service.retry import Queue
 from service.settings import Settings
-from service.store import DicomwebStore
-from service.web import create_app
+from service.wsgi import application
 from tests.bench.processes import tree
 from tests.peers import BOUND, free_port, wait_for_http
 
@@ -59,21 +52,6 @@ def client_for(store_url: str, **environment: str) -> FlaskClient:
     app = application(current, queue)
     weakref.finalize(app, _tidy, queue, folder)
     return app.test_client()
-
-
-def application(current: Settings, queue: Queue) -> Flask:
-    """Return the real application over a queue."""
-    rules, store = assemble.rules(current), DicomwebStore(current)
-    guarded = assemble.guarded(current, store)
-    app = create_app(rules, store, guarded, queue, current)
-    add_operation(app, rules, current)
-    add_access(app, assemble.access(current))
-    intake = assemble.intake(current, rules, guarded, queue)
-    redelivery = assemble.redelivery(current, guarded, queue)
-    add_push(app, intake, redelivery, assemble.push_tokens(current))
-    add_description(app)
-    add_pages(app, store, queue, rules, current)
-    return app
 
 
 def _tidy(queue: Queue, folder: str) -> None:

@@ -57,7 +57,7 @@ MAY_IMPORT = {
     "dicomweb": LEAVES | {"dicom", "archive", "dicomweb"},
     "wsgi": LEAVES
     | {"loading", "assemble", "web", "push_api", "operation", "description", "archive", "dicomweb"}
-    | {"access", "pages"},
+    | {"access", "pages", "retry"},
 }
 MAY_IMPORT["cli"] = {*MAY_IMPORT, "cli"}
 NETWORK = {"asyncio", "http", "logging", "socket", "urllib"}
