@@ -303,6 +303,34 @@ def test_a_file_without_a_row_is_absent_and_is_replaced_by_a_store(archive: Arch
     assert path.read_bytes() == dicom_file()
 
 
+@pytest.mark.parametrize("moment", ["insert", "commit"])
+def test_a_file_whose_row_cannot_be_committed_is_taken_back(tmp_path: Path, moment: str) -> None:
+    archive = Archive(tmp_path)
+    with sqlite3.connect(tmp_path / "index.sqlite") as connection:
+        if moment == "insert":
+            connection.execute(
+                "CREATE TRIGGER full BEFORE INSERT ON instance_attributes"
+                " BEGIN SELECT RAISE(FAIL, 'disk full'); END"
+            )
+        else:
+            connection.execute(
+                "CREATE TABLE never (id INTEGER PRIMARY KEY, row INTEGER REFERENCES never"
+                " DEFERRABLE INITIALLY DEFERRED)"
+            )
+            connection.execute(
+                "CREATE TRIGGER full AFTER INSERT ON instance BEGIN"
+                " INSERT INTO never (row) VALUES (-1); END"
+            )
+    connection.close()
+    file = dicom_file()
+    with pytest.raises(sqlite3.DatabaseError):
+        archive.store([file], part10.decode(file))
+    assert list(tmp_path.glob("instances/**/*.dcm")) == []
+    assert list((tmp_path / "incoming").iterdir()) == []
+    archive.close()
+    assert rebuild(tmp_path) == (0, 0)
+
+
 def test_a_file_that_somebody_removed_is_stored_anew(archive: Archive) -> None:
     put(archive, dicom_file())
     archive.path(UIDS).unlink()

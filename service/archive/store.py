@@ -9,9 +9,11 @@ replaced by the next store of that instance. How things are deleted, `deletion` 
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import Event
 
 from pydicom import Dataset
 
@@ -167,6 +169,7 @@ class Archive:
         with (
             incoming(self._root / "incoming", pieces) as temporary,
             locked(self._root / "write.lock"),
+            _taken_back(target) as published,
             self._index.writing() as connection,
         ):
             if self._is_being_deleted(description.uids):
@@ -177,6 +180,7 @@ class Archive:
                 rows.remove(connection, *description.uids)
             target.parent.mkdir(parents=True, exist_ok=True)
             target.unlink(missing_ok=True)  # without a row it is absent for every reader
+            published.set()
             self._write_class(target, kept.storage_class)
             # The folders of the series, of the study, and of all studies.
             publish_kept(temporary, target, levels=3)
@@ -301,6 +305,18 @@ def rebuild(root: Path, told: Callable[[Rebuilt], None] = lambda _: None) -> Reb
     alive.close()
     Archive(root).close()  # finishes what a crash has left
     return rebuilt
+
+
+@contextmanager
+def _taken_back(target: Path) -> Iterator[Event]:
+    """Remove a file whose row can't be committed, as on a full disk, if the event is set."""
+    published = Event()
+    try:
+        yield published
+    except BaseException:
+        if published.is_set():
+            target.unlink(missing_ok=True)
+        raise
 
 
 def _is_same_file(one: Path, other: Path) -> bool:
