@@ -302,6 +302,9 @@ def test_metadata_keeps_the_values_beside_an_empty_one(
         [None, 0.5],
         ["ORIGINAL", "PRIMARY", None, "X"],
     ]
+    xml = get(client, f"{PATH}/metadata", 'multipart/related; type="application/dicom+xml"').data
+    assert b'<Value number="3" /><Value number="4">X<' in xml
+    assert b'<PersonName number="2" /><PersonName number="3"><Ideographic>' in xml
 
 
 def test_a_rendered_baseline_jpeg_is_the_stored_one(client: FlaskClient, archive: Archive) -> None:

@@ -62,10 +62,11 @@ def _add_values(attribute: Element, element: JsonObject) -> None:
         numbered = {"number": str(number)}
         if element["vr"] == "SQ":
             _add_attributes(SubElement(attribute, "Item", numbered), value)
-        elif isinstance(value, dict):
-            _add_name(SubElement(attribute, "PersonName", numbered), value)
-        elif value is not None:
-            SubElement(attribute, "Value", numbered).text = _text(value)
+        elif element["vr"] == "PN":
+            _add_name(SubElement(attribute, "PersonName", numbered), value or {})
+        else:
+            text = "" if value is None else _text(value)
+            SubElement(attribute, "Value", numbered).text = text
 
 
 def _add_name(person: Element, groups: dict[str, str]) -> None:
