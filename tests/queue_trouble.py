@@ -11,10 +11,11 @@ from service import assemble
 from service.dicom.outcome import Stored
 from service.errors import QueueFull, QueueUnusable
 from service.retry import Filter, SqliteQueue
+from service.wsgi import application
 from tests.peers import refused_port
 from tests.queue_gang import IMAGE
 from tests.queues import REFUSED, attempt
-from tests.serving import application, form, only, settings_for, upload
+from tests.serving import form, only, settings_for, upload
 
 DAY: Final = 86_400.0
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from service.retry import Filter, Limits, SqliteQueue
+from service.wsgi import application
 from tests.jpegs import make_jpeg
 from tests.peers import failed, instances_in, parts_of, stored
 from tests.queue_service import (
@@ -22,7 +23,7 @@ from tests.queue_service import (
     problem_of,
     service,
 )
-from tests.serving import application, post, settings_for
+from tests.serving import post, settings_for
 
 
 @pytest.fixture
