@@ -28,7 +28,7 @@ from service.errors import BadSettings, BadTemplate
 from service.ingest import Rules, Store
 from service.retry import Breaker, Drain, GuardedStore, Limits, Pace, Queue, SqliteQueue
 from service.setting_texts import SCOPES, ApiKey, Grant
-from service.settings import Settings
+from service.settings import LOOPBACK, Settings
 from service.store import DicomwebStore
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def access(settings: Settings) -> Access:
         If the secret of sessions can't be kept.
     """
     if settings.auth == "none":
-        return Access("none", key_file(settings))
+        return _access(settings)
     secret = settings.session_secret or _kept_secret(settings.data_dir, _SESSIONS)
     return replace(_access(settings), sessions=Sessions(secret))
 
@@ -159,6 +159,9 @@ def _access(settings: Settings) -> Access:
         provider=_provider(settings),
         proxy=_proxy(settings),
         rate=Rate(settings.rate_limit) if is_limited else None,
+        hosts=LOOPBACK
+        if settings.auth == "none" and not settings.auth_none_anywhere
+        else frozenset(),
     )
 
 

@@ -236,7 +236,8 @@ class Settings:
         on_or_off("off"),
         on_or_off,
         """Whether `AUTH` may be `none` where `HOST` isn't this machine alone, since something in
-        front asks everybody who they are: Cloud Run's IAM, a reverse proxy.""",
+        front asks everybody who they are: Cloud Run's IAM, a reverse proxy. Without it nobody is
+        answered then who asks for another host's name than this machine's.""",
     )
     keys: tuple[ApiKey, ...] = _setting(
         (),

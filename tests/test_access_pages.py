@@ -230,6 +230,22 @@ def test_no_other_site_changes_anything_where_nobody_is_asked(
     assert client.post(RETRY, headers={"Origin": "http://localhost"}).status_code == 200
 
 
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example:8080", "192.0.2.1"])
+def test_where_nobody_is_asked_it_is_not_reached_by_another_sites_name(
+    host: str, store: ScriptedServer
+) -> None:
+    client = client_for(store.dicomweb_url)
+    answer = client.get("/v1/queue", headers={"Host": host})
+    assert (answer.status_code, answer.get_json()["type"]) == (403, "urn:jpegstow:wrong-host")
+    for own in ("127.0.0.1:8080", "localhost", "[::1]:8080"):
+        assert client.get("/v1/queue", headers={"Host": own}).status_code == 200
+    proxied = client_for(store.dicomweb_url, AUTH_NONE_ANYWHERE="on")
+    assert proxied.get("/v1/queue", headers={"Host": host}).status_code == 200
+    asked = client_for(store.dicomweb_url, AUTH="apikey", KEYS=KEYS)
+    answer = asked.get("/v1/queue", headers={"Host": host} | shown("read"))
+    assert answer.status_code == 200
+
+
 def test_templates_have_the_token_of_the_session_and_the_caller(client: FlaskClient) -> None:
     app = client.application
     page = '<meta name="csrf-token" content="{{ csrf_token() }}">{{ g.caller.name }}'

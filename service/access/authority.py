@@ -41,6 +41,8 @@ class Access:
         How often each caller may ask; None for no such limit.
     own
         The key by which the archive knows the service.
+    hosts
+        The names by which it may be asked; empty for any.
     """
 
     kind: Literal["none", "apikey", "oidc"]
@@ -51,6 +53,7 @@ class Access:
     proxy: Provider | None = None
     rate: Rate | None = None
     own: ApiKey | None = None
+    hosts: frozenset[str] = frozenset()
 
     def identify(self, headers: Headers, cookie: str) -> Identified:
         """Return whose a request is, by its headers, else by its session's cookie.

@@ -11,7 +11,7 @@ from service.access import audit, routes
 from service.access.authority import Access
 from service.access.caller import Caller
 from service.access.headers import add_headers
-from service.access.origin import check_origin, check_token
+from service.access.origin import check_host, check_origin, check_token
 from service.access.rate import check_rate
 from service.access.session import COOKIE
 from service.access.sign_in import PATH, sign_in
@@ -82,6 +82,7 @@ def _check_site(access: Access, by: str) -> None:
         check_origin(browser=True)
         check_token(g.csrf_token)
     elif by == "browser":
+        check_host(access.hosts)
         check_origin(browser=False)
 
 

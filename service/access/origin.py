@@ -46,6 +46,26 @@ def check_origin(*, browser: bool) -> None:
         )
 
 
+def check_host(hosts: frozenset[str]) -> None:
+    """Refuse a request for a host of another name.
+
+    A name of another site's that leads to this machine (DNS rebinding) makes its pages the same
+    origin as the service, whose answers they then may read.
+
+    Raises
+    ------
+    Forbidden
+        If it is none of `hosts`, where these aren't empty.
+    """
+    if hosts and urlsplit(f"//{request.host}").hostname not in hosts:
+        raise Forbidden(
+            "the request is for a host of another name",
+            reason="wrong-host",
+            where="Host",
+            mend="use http://127.0.0.1; set AUTH_NONE_ANYWHERE if a proxy in front asks who it is",
+        )
+
+
 def check_token(wanted: str) -> None:
     """Refuse a request that changes something and lacks its session's token.
 
