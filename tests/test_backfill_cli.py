@@ -128,7 +128,7 @@ def test_what_was_published_before_a_bucket_fails_is_kept(
     assert done.exit_code == 2
     # Of the thousand objects that the answers had, one is a sidecar.
     assert done.stdout == "999 objects of 4995 bytes published\n"
-    assert "the bucket gs://pictures answers 403" in done.stderr
+    assert "the bucket gs://pictures is forbidden to us" in done.stderr
     assert "Zebedee" not in done.output
     assert json.loads(state.read_text())["after"] == NAMES[998]
 
