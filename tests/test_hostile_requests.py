@@ -509,7 +509,7 @@ def test_a_body_that_is_framed_wrong_is_a_bad_request(
         b"GET /dicomWeb/studies\r\n\r\n",
         b"\0\1\2\3\r\n\r\n",
         b"G" * 100_000 + b"\r\n\r\n",
-        b"GET http://evil.example/%2e%2e HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"GET http://evil.example/%2e%2e HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n",
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
     ],
 )
@@ -531,14 +531,14 @@ def test_a_method_that_there_is_not_is_not_allowed(untouched: ArchiveServer, met
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1:99999", "<b>", "a b", "", "[::1"])
 def test_an_odd_host_is_answered_or_refused(untouched: ArchiveServer, host: str) -> None:
     text = f"GET /dicomWeb/studies HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
-    assert send(untouched, text.encode()).status in {200, 400}
+    assert send(untouched, text.encode()).status in {200, 400, 403}
 
 
 # --- time ---------------------------------------------------------------------------------------
 
 HALF = raw("POST", "Content-Length: 100000") + b"x" * 100
 HALF_CHUNKED = raw("POST", CHUNKED) + b"1000\r\nxx"
-HALF_HEADERS = b"POST /dicomWeb/studies HTTP/1.1\r\nHost: x\r\nX-Slow: "
+HALF_HEADERS = b"POST /dicomWeb/studies HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: "
 
 
 def test_connections_that_send_half_a_request_do_not_stop_the_archive(

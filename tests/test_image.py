@@ -7,6 +7,7 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
 
@@ -156,7 +157,9 @@ def test_an_upload_under_way_ends_well_after_sigterm(image: Image, tmp_path: Pat
     ):
         wait_for_http(f"http://127.0.0.1:{port}/healthz", alive=container.alive)
         with socket.create_connection(("127.0.0.1", port), timeout=BOUND) as client:
-            head = f"POST /v1/instances HTTP/1.1\r\nHost: a\r\nContent-Length: {len(JPEG)}\r\n"
+            head = (
+                f"POST /v1/instances HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: {len(JPEG)}\r\n"
+            )
             head += "Content-Type: image/jpeg\r\nExpect: 100-continue\r\n\r\n"
             client.sendall(head.encode())
             assert client.recv(4096).startswith(b"HTTP/1.1 100")  # it has begun
@@ -215,8 +218,12 @@ def without_processor(root: int) -> float:
     It is what a busy machine adds to a start: the second number of each thread's schedstat, in
     nanoseconds.
     """
-    threads = [path for pid in tree(root) for path in Path(f"/proc/{pid}/task").iterdir()]
-    return sum(int((path / "schedstat").read_text().split()[1]) for path in threads) / 1e9
+    waited = 0
+    for pid in tree(root):
+        with suppress(FileNotFoundError, ProcessLookupError):  # one may end while it is looked at
+            for thread in Path(f"/proc/{pid}/task").iterdir():
+                waited += int((thread / "schedstat").read_text().split()[1])
+    return waited / 1e9
 
 
 def answers(port: int) -> bool:

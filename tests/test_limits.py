@@ -49,7 +49,7 @@ def chunks(body: bytes) -> Iterator[bytes]:
 
 
 def head(*lines: str) -> bytes:
-    return "\r\n".join([f"POST {UPLOAD} HTTP/1.1", "Host: x", *lines, "", ""]).encode()
+    return "\r\n".join([f"POST {UPLOAD} HTTP/1.1", "Host: 127.0.0.1", *lines, "", ""]).encode()
 
 
 def converse(serving: Serving, *blocks: bytes) -> tuple[int, bytes]:
@@ -101,7 +101,7 @@ def test_a_client_that_sends_on_behind_the_answer_is_not_cut_off(serving: Servin
         connection.sendall(head("Content-Type: image/jpeg", f"Content-Length: {len(TOO_LARGE)}"))
         assert answer_on(connection)[0] == 413
         connection.sendall(TOO_LARGE)
-        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n")
+        connection.sendall(b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         assert answer_on(connection)[0] == 200
 
 

@@ -19,11 +19,11 @@ from tests.serving import COMMAND
 
 ROOT = Path(__file__).parents[1]
 HALF = (
-    b"POST /dicomWeb/studies HTTP/1.1\r\nHost: a\r\nContent-Type: application/dicom\r\n"
+    b"POST /dicomWeb/studies HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/dicom\r\n"
     b"Content-Length: 1000\r\n\r\nhalf"
 )
 CHUNKED = (
-    b"POST /dicomWeb/studies HTTP/1.1\r\nHost: a\r\nContent-Type: application/dicom\r\n"
+    b"POST /dicomWeb/studies HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/dicom\r\n"
     b"Transfer-Encoding: chunked\r\n\r\n"
 )
 
