@@ -114,6 +114,12 @@ def intake(settings: Settings, rules: Rules, store: Store, queue: Queue) -> "Int
     return Intake(rules, store, queue, source)
 
 
+def takes_messages(settings: Settings) -> bool:
+    """Tell whether anybody is let in with messages, or rules for them want to be read."""
+    known = bool(settings.push_audience and settings.push_service_account)
+    return settings.push_auth == "none" or known or bool(settings.metadata_rules)
+
+
 def push_tokens(settings: Settings) -> "PushTokens | None":
     """Return what tells whose push requests are taken; None where anybody's are."""
     from service.gcp.oidc import PushTokens  # noqa: PLC0415

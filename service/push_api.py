@@ -6,30 +6,35 @@ from typing import TYPE_CHECKING, Final
 from flask import Blueprint, Flask, Response, request
 
 from service.errors import BadRequest
-from service.gcp.intake import Intake
 from service.gcp.oidc import PushTokens
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from service.gcp.intake import Intake
     from service.gcp.queue import Redelivery
 
 _LONGEST: Final = 16_000_000  # bytes; a message's 10 MB in base64, and its attributes
 
 
 def add_push(
-    app: Flask, intake: Intake, redelivery: "Redelivery | None", tokens: PushTokens | None
+    app: Flask,
+    intake: "Callable[[], Intake]",
+    redelivery: "Redelivery | None",
+    tokens: PushTokens | None,
 ) -> None:
     """Take messages at ``/v1/pubsub``, and alarms at ``/v1/retry``; without `tokens` from anybody.
 
     Pub/Sub takes 204 for an acknowledgement and sends again after anything else, so that only what
     is at its end is answered so: stored, queued, or kept as dead. An alarm is at its end once its
-    entry is stored or dead.
+    entry is stored or dead. `intake` is asked for once there is a message.
     """
     api = Blueprint("push", __name__)
 
     @api.post("/v1/pubsub")
     def pushed() -> Response:
         body = _checked_body(tokens)
-        intake.push(body, {name.lower(): value for name, value in request.headers.items()})
+        intake().push(body, {name.lower(): value for name, value in request.headers.items()})
         return Response(status=HTTPStatus.NO_CONTENT)
 
     if redelivery is not None:

@@ -1,5 +1,6 @@
 """The two WSGI applications, as gunicorn names them: ``service.wsgi:service()``, ``:archive()``."""
 
+from functools import cache, partial
 from pathlib import Path
 from threading import Thread
 from typing import Final
@@ -36,7 +37,9 @@ def application(current: Settings, queue: Queue) -> Flask:
     app = create_app(rules, store, guarded, queue, current)
     add_operation(app, rules, current)
     add_access(app, assemble.access(current))
-    intake = assemble.intake(current, rules, guarded, queue)
+    intake = cache(partial(assemble.intake, current, rules, guarded, queue))
+    if assemble.takes_messages(current):
+        intake()  # what is wrong with its rules is told at the start
     redelivery = assemble.redelivery(current, guarded, queue)
     add_push(app, intake, redelivery, assemble.push_tokens(current))
     add_description(app)

@@ -23,7 +23,7 @@ from tests.serving import SECRET, Serving
 
 JPEG = make_jpeg()
 GRACE = 8.0  # seconds that the end may take beyond that of one with nothing under way
-RUNS = 11
+RUNS = 25
 # Times what a bare Flask application takes to its first answer: ours to that, and to the first
 # picture that is stored, which isn't to pay for what the first answer has saved.
 LIMIT = 2.0

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from service import __version__
+from service import __version__, assemble, settings
 from service.loading import collect_again, uncollected
 from tests.peers import BOUND
 from tests.serving import SECRET
@@ -54,14 +54,37 @@ def test_the_service_starts_without_what_only_some_requests_need(tmp_path: Path)
     modules, drawn = ended.stdout.splitlines()
     loaded = set(modules.split())
     assert loaded >= {"pydicom", "requests", "service.ingest", "service.push_api"}
-    assert loaded & OTHERS == set()
+    assert loaded & {*OTHERS, "service.gcp.intake"} == set()
     assert drawn == "(1, 1)"  # hidden from pydicom alone
+
+
+def test_what_takes_messages_is_loaded_at_the_start_where_messages_are_let_in(
+    tmp_path: Path,
+) -> None:
+    ended = ran(tmp_path, "-c", SERVICE, PUSH_AUDIENCE="a", PUSH_SERVICE_ACCOUNT="b@c")
+    assert "service.gcp.intake" in ended.stdout.split(), ended.stderr
 
 
 def test_rules_that_cant_be_read_keep_the_service_from_starting(tmp_path: Path) -> None:
     ended = ran(tmp_path, "-c", SERVICE, METADATA_RULES="{")
     assert ended.returncode != 0
     assert "METADATA_RULES" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "taken"),
+    [
+        ({}, False),
+        ({"PUSH_AUDIENCE": "a"}, False),
+        ({"PUSH_AUDIENCE": "a", "PUSH_SERVICE_ACCOUNT": "b@c"}, True),
+        ({"PUSH_AUTH": "none"}, True),
+        ({"METADATA_RULES": "{PatientID}/{any}.jpg"}, True),
+    ],
+)
+def test_messages_are_taken_where_somebody_may_send_them(
+    given: dict[str, str], *, taken: bool
+) -> None:
+    assert assemble.takes_messages(settings.load(given)) == taken
 
 
 def test_a_command_is_loaded_without_the_others(tmp_path: Path) -> None:
