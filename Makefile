@@ -35,9 +35,11 @@ check: $(VENV)/.dev ## lint, formatting, types
 	$(BIN)/mypy
 
 faults: $(VENV)/.dev ## kill and disturb everything for up to ten minutes; ARGS="--seed 7" as it was
+	@tools/apt-install $(RUNTIME_PACKAGES)
 	$(BIN)/python -m tests.faults $(ARGS)
 
 bench: $(VENV)/.dev ## measure on this machine; ARGS=--quick for a first look
+	@tools/apt-install $(RUNTIME_PACKAGES)
 	$(BIN)/python -m tests.bench.transforms $(ARGS)
 	$(BIN)/python -m tests.bench.upload $(ARGS)
 	$(BIN)/python -m tests.bench.queue $(ARGS)
