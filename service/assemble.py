@@ -12,6 +12,7 @@ from service.access import (
     EVERYTHING,
     Access,
     KeyFile,
+    Login,
     Provider,
     Rate,
     Sessions,
@@ -145,7 +146,9 @@ def access(settings: Settings) -> Access:
     if settings.auth == "none":
         return _access(settings)
     secret = settings.session_secret or _kept_secret(settings.data_dir, _SESSIONS)
-    return replace(_access(settings), sessions=Sessions(secret))
+    known = _access(settings)
+    login = _login(settings, known.provider, secret)
+    return replace(known, sessions=Sessions(secret), login=login)
 
 
 def archive_access(settings: Settings) -> Access:
@@ -178,6 +181,21 @@ def _provider(settings: Settings) -> Provider | None:
     given = settings.oidc_scopes or own
     keys = provider_keys(settings.oidc_issuer, settings.oidc_keys_url)
     return openid(settings.oidc_issuer, settings.oidc_audience, keys, settings.oidc_claim, given)
+
+
+def _login(settings: Settings, provider: Provider | None, secret: str) -> Login | None:
+    if provider is None or not settings.oidc_client_id:
+        return None
+    # What is made for the pages' client is no bearer token: it opens a session, and no request.
+    signer = replace(provider.signer, audience=settings.oidc_client_id)
+    return Login(
+        issuer=settings.oidc_issuer,
+        provider=replace(provider, signer=signer),
+        client_id=settings.oidc_client_id,
+        client_secret=settings.oidc_client_secret,
+        scope=settings.oidc_login_scope,
+        secret=secret,
+    )
 
 
 def _proxy(settings: Settings) -> Provider | None:

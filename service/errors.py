@@ -18,6 +18,7 @@ An instance says what is wrong, where, and how to mend it. No text ever holds an
     ├── Forbidden             403  a request whose credentials are good, but not for this
     ├── ObjectGone            404  a bucket holds no such object, or not in that generation
     ├── KeysUnavailable       503  the keys of tokens can't be had now (`tokens`)
+    ├── ProviderUnavailable   503  the provider can't be asked now (`access.login`)
     ├── KeysUnusable          503  the file of API keys can't be used (`access.keys`)
     ├── ObjectUnavailable     503  a bucket can't be read now, or not by us
     ├── NoSuchEntry           404  the retry queue doesn't hold it, or no longer

@@ -276,6 +276,22 @@ class Settings:
         """What its values allow, `value=scope+scope`, separated by blanks; `*` is everybody with a
         good token. Empty: its values are the scopes' own names.""",
     )
+    oidc_client_id: str = _setting(
+        "",
+        text,
+        """What the pages are registered as at the provider, so that people sign in there:
+        authorization code flow with PKCE, redirect URL `https://HOST/sign-in/return`. Empty: they
+        don't.""",
+    )
+    oidc_client_secret: str = _setting(
+        "", text, "Its secret. Empty: it has none (a public client).", secret=True
+    )
+    oidc_login_scope: str = _setting(
+        "openid email",
+        text,
+        """What is asked for there: `openid`, and whatever brings the claim `OIDC_CLAIM` into the ID
+        token.""",
+    )
     iap_audience: str = _setting(
         "",
         text,
@@ -419,6 +435,10 @@ def _no_provider(settings: Settings) -> list[str]:
             return ["OIDC_AUDIENCE: it is empty; set it to what the provider makes tokens for"]
         if not settings.oidc_issuer and not settings.iap_audience:
             return ["AUTH: it is oidc, and neither OIDC_ISSUER nor IAP_AUDIENCE is set"]
+        if settings.oidc_client_id and not settings.oidc_issuer:
+            return ["OIDC_CLIENT_ID: it is set, and OIDC_ISSUER isn't"]
+        if "openid" not in settings.oidc_login_scope.split():
+            return ["OIDC_LOGIN_SCOPE: it lacks openid, without which there is no ID token"]
     elif settings.iap_audience or settings.oidc_issuer:
         named = "IAP_AUDIENCE" if settings.iap_audience else "OIDC_ISSUER"
         return [f"{named}: it is set, and AUTH isn't oidc"]

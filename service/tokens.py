@@ -7,7 +7,7 @@ import json
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from typing import TYPE_CHECKING, Any, Final
@@ -66,6 +66,9 @@ class Signer:
         What it has to be made for; None if the caller sees to that.
     where, mend
         The header that has it, and what to do about a refusal.
+    names_keys
+        Whether each token says which key it is signed with. OpenID Connect Core 1.0 section 10.1
+        wants it only where there are several.
     """
 
     name: str
@@ -75,6 +78,7 @@ class Signer:
     audience: str | None
     where: str
     mend: str
+    names_keys: bool = True
 
     def claims(self, token: str, keys: "Keys") -> dict[str, Any]:
         """Return what a token says, once it is proven to be the signer's and of now.
@@ -98,8 +102,8 @@ class Signer:
         detail = detail.format(self.name)
         return Unauthorized(detail, reason=reason, where=self.where, mend=self.mend)
 
-    def _key_id(self, token: str) -> str:
-        """Return which key a token says it is signed with; nothing of it is proven yet."""
+    def _key_id(self, token: str) -> str | None:
+        """Return which key a token says it is signed with, if it does; nothing is proven yet."""
         import jwt  # noqa: PLC0415 - with its cryptography 60 ms that only tokens need
 
         try:
@@ -109,8 +113,8 @@ class Signer:
         if header.get("alg") not in self.algorithms:
             detail = f"the token isn't signed by {' or '.join(self.algorithms)}"
             raise self.untrusted("wrong-algorithm", detail)
-        kid = header.get("kid")
-        if not isinstance(kid, str):
+        kid: str | None = header.get("kid")
+        if kid is None and self.names_keys:
             raise self.untrusted(*_UNKNOWN_KEY)
         return kid
 
@@ -169,8 +173,8 @@ class Keys:
         # Until when, and which: one value, because it is read without the lock.
         self._kept: tuple[float, Sequence[PyJWK]] = float("-inf"), ()
 
-    def find(self, kid: str) -> "PyJWK | None":
-        """Return a key by its name; None if there is none.
+    def find(self, kid: str | None) -> "PyJWK | None":
+        """Return a key by its name, or without a name the only one; None if there is none.
 
         Nobody waits for the network who names a key that is here.
 
@@ -181,12 +185,14 @@ class Keys:
         """
         return self._known(kid) or self._fetched(kid)
 
-    def _known(self, kid: str) -> "PyJWK | None":
+    def _known(self, kid: str | None) -> "PyJWK | None":
         until, keys = self._kept
         current = keys if self._clock() < until else ()
+        if kid is None:
+            return current[0] if len(current) == 1 else None
         return next((key for key in current if key.key_id == kid), None)
 
-    def _fetched(self, kid: str) -> "PyJWK | None":
+    def _fetched(self, kid: str | None) -> "PyJWK | None":
         if not self._fetching.acquire(timeout=self._timeout):
             raise self._unavailable("another request is still waiting for them")
         try:
@@ -221,8 +227,8 @@ class Keys:
         )
 
 
-def discovered(issuer: str, timeout: float = 5.0) -> str:
-    """Return where an issuer says that its keys are (OpenID Connect Discovery 1.0, section 4).
+def discovered(issuer: str, timeout: float = 5.0) -> dict[str, Any]:
+    """Return what an issuer says of itself (OpenID Connect Discovery 1.0, section 4).
 
     Raises
     ------
@@ -234,7 +240,12 @@ def discovered(issuer: str, timeout: float = 5.0) -> str:
         said = json.loads(answer.read(_LONGEST_DISCOVERY))
     if not isinstance(said, dict) or said.get("issuer") != issuer:
         raise ValueError("what it says there isn't the issuer's own")
-    keys_url = said.get("jwks_uri")
-    if not isinstance(keys_url, str) or not keys_url.startswith(("https://", "http://")):
-        raise ValueError("it names no URL of its keys")
-    return keys_url
+    return said
+
+
+def url_in(said: Mapping[str, Any], name: str) -> str:
+    """Return a URL that an issuer tells; ValueError if it doesn't."""
+    url = said.get(name)
+    if not isinstance(url, str) or not url.startswith(("https://", "http://")):
+        raise ValueError(f"it names no {name}")
+    return url

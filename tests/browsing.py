@@ -1,7 +1,7 @@
 """A real browser before the pages: Debian's chromium, on the viewports of a phone and a desk."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -93,8 +93,13 @@ def chromium() -> Iterator[Browser]:
 
 
 @contextmanager
-def tab(browser: Browser, url: str, viewport: str, **options: Any) -> Iterator[Tab]:
-    """Open a tab with a profile of its own; nothing in it may go wrong unless it is expected."""
+def tab(
+    browser: Browser, url: str, viewport: str, hosts: Collection[str] = (), **options: Any
+) -> Iterator[Tab]:
+    """Open a tab with a profile of its own; nothing in it may go wrong unless it is expected.
+
+    `hosts` are those that may be asked beside the URL's own.
+    """
     given = {"locale": "en-GB", "base_url": url} | VIEWPORTS[viewport] | options
     context = browser.new_context(**given)
     try:
@@ -103,7 +108,7 @@ def tab(browser: Browser, url: str, viewport: str, **options: Any) -> Iterator[T
         opened.hear()
         yield opened
         assert opened.errors == []
-        assert opened.hosts <= {urlsplit(url).netloc}
+        assert opened.hosts <= {urlsplit(url).netloc, *hosts}
     finally:
         context.close()
 

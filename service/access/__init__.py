@@ -4,6 +4,7 @@ from service.access.authority import Access
 from service.access.caller import EVERYTHING, Caller
 from service.access.guard import add_access
 from service.access.keys import KeyFile, digest_of, make
+from service.access.login import Login
 from service.access.provider import Provider, openid, provider_keys, proxy
 from service.access.rate import Rate
 from service.access.routes import ARCHIVE, SERVICE
@@ -16,6 +17,7 @@ __all__ = [
     "Access",
     "Caller",
     "KeyFile",
+    "Login",
     "Provider",
     "Rate",
     "Sessions",

@@ -9,6 +9,7 @@ from werkzeug.datastructures import Headers
 from service.access import keys
 from service.access.caller import ANYBODY, Caller
 from service.access.keys import KeyFile
+from service.access.login import Login
 from service.access.provider import IAP_HEADER, Provider
 from service.access.rate import Rate
 from service.access.session import Sessions
@@ -35,6 +36,8 @@ class Access:
         Keys beside those of the file.
     sessions
         Of who has signed in; None where nobody can, as in the archive.
+    login
+        Where people sign in at the provider; None where they can't.
     provider, proxy
         Whose tokens are taken as bearer tokens, and Identity-Aware Proxy; None for none.
     rate
@@ -49,6 +52,7 @@ class Access:
     file: KeyFile
     given: Sequence[ApiKey] = ()
     sessions: Sessions | None = None
+    login: Login | None = None
     provider: Provider | None = None
     proxy: Provider | None = None
     rate: Rate | None = None

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from service.access.caller import Caller
 from service.setting_texts import Grant
-from service.tokens import Keys, Signer, discovered
+from service.tokens import Keys, Signer, discovered, url_in
 
 IAP_HEADER: Final = "X-Goog-IAP-JWT-Assertion"
 _IAP: Final = "https://cloud.google.com/iap"
@@ -45,18 +45,25 @@ class Provider:
         KeysUnavailable
             If it can't be told.
         """
-        claims = self.signer.claims(token, self.keys)
+        claims = self.claims(token)
+        return self.caller_of(claims), float(claims["exp"])
+
+    def claims(self, token: str) -> dict[str, Any]:
+        """Return what a token says, once it is proven; raise as `caller` does."""
+        return self.signer.claims(token, self.keys)
+
+    def caller_of(self, claims: Mapping[str, Any]) -> Caller:
+        """Return whom a proven token names."""
         values = _values(claims, self.claim)
         scopes = (grant.scopes for grant in self.grants if grant.value in {"*", *values})
-        caller = Caller(_name(claims), self.kind, frozenset().union(*scopes))
-        return caller, float(claims["exp"])
+        return Caller(_name(claims), self.kind, frozenset().union(*scopes))
 
 
 def provider_keys(issuer: str, keys_url: str) -> Keys:
     """Return the keys of an OpenID Connect provider; without `keys_url` it is asked for the URL."""
 
     def locate() -> str:
-        return keys_url or discovered(issuer)
+        return keys_url or url_in(discovered(issuer), "jwks_uri")
 
     return Keys(locate, "the provider", "OIDC_KEYS_URL" if keys_url else "OIDC_ISSUER")
 
@@ -71,6 +78,7 @@ def openid(issuer: str, audience: str, keys: Keys, claim: str, grants: Sequence[
         audience=audience,
         where="Authorization",
         mend="get a new token of the provider's for this service",
+        names_keys=False,
     )
     return Provider("token", signer, keys, claim, grants)
 

@@ -34,6 +34,8 @@ SERVICE: Final[Table] = {
     ("POST", "/v1/retry"): OPEN,
     ("GET", "/sign-in"): OPEN,
     ("POST", "/sign-in"): OPEN,
+    ("GET", "/sign-in/provider"): OPEN,
+    ("GET", "/sign-in/return"): OPEN,
     ("POST", "/sign-out"): OPEN,
     ("POST", "/v1/instances"): _UPLOAD,
     ("GET", "/v1/queue"): _LOOK,

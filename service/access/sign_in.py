@@ -1,8 +1,9 @@
-"""The page where a person shows a key once, and gets a session for it; the way out again."""
+"""The page where a person shows who they are, and gets a session for it; the way out again."""
 
+import math
 from contextlib import suppress
 from http import HTTPStatus
-from typing import Final
+from typing import Final, TypeVar
 
 from flask import Blueprint, Response, make_response, redirect, render_template, request
 from werkzeug.wrappers import Response as WsgiResponse
@@ -11,45 +12,68 @@ from service.access import audit
 from service.access.authority import Access
 from service.access.caller import Caller
 from service.access.headers import is_https
+from service.access.login import COOKIE as BEGUN
+from service.access.login import LENGTH as LONGEST
+from service.access.login import Login
 from service.access.origin import check_origin
 from service.access.rate import check_rate
-from service.access.session import COOKIE, LENGTH
+from service.access.session import COOKIE, LENGTH, Sessions
 from service.errors import JpegstowError, Unauthorized
 
 PATH: Final = "/sign-in"
 _LONGEST: Final = 16_384  # bytes of a form
+_Answer = TypeVar("_Answer", bound=WsgiResponse)
+_RETURN: Final = f"{PATH}/return"
 _TEXTS: Final = {
     "en": {
         "lang": "en",
         "title": "Sign in",
         "key": "API key or token",
         "button": "Sign in",
+        "provider": "Sign in with",
+        "or": "or with an API key",
         "wrong": "That key isn't known here.",
+        "failed": "Nobody was signed in. Please begin again.",
+        "unavailable": "The sign-in service doesn't answer. Please try again later.",
+        "moving": "Continue",
     },
     "de": {
         "lang": "de",
         "title": "Anmelden",
         "key": "API-Schlüssel oder Token",
         "button": "Anmelden",
+        "provider": "Anmelden über",
+        "or": "oder mit einem API-Schlüssel",
         "wrong": "Dieser Schlüssel ist hier nicht bekannt.",
+        "failed": "Die Anmeldung ist nicht gelungen. Bitte noch einmal beginnen.",
+        "unavailable": "Der Anmeldedienst antwortet nicht. Bitte später noch einmal versuchen.",
+        "moving": "Weiter",
     },
     "es": {
         "lang": "es",
         "title": "Iniciar sesión",
         "key": "Clave de API o token",
         "button": "Iniciar sesión",
+        "provider": "Iniciar sesión con",
+        "or": "o con una clave de API",
         "wrong": "Esa clave no se conoce aquí.",
+        "failed": "No se ha iniciado la sesión. Vuelva a empezar.",
+        "unavailable": "El servicio de identificación no responde. Inténtelo más tarde.",
+        "moving": "Continuar",
     },
 }
 
 
 def sign_in(access: Access) -> Blueprint:
     """Return the routes by which sessions begin and end."""
+    assert access.sessions  # noqa: S101 - else there is nothing to sign in to
     pages = Blueprint("access", __name__, template_folder="html")
+    if access.login:
+        _add_login(pages, access, access.login, access.sessions)
 
     @pages.get(PATH)
     def ask() -> Response:
-        return _page(request.args.get("next", ""))
+        return _page(access, request.args.get("next", ""))
 
     @pages.post(PATH)
     def answer() -> WsgiResponse:
@@ -59,25 +83,75 @@ def sign_in(access: Access) -> Blueprint:
         try:
             caller, cookie = access.session(request.form.get("key", "").strip())
         except Unauthorized as error:
-            check_rate(access.rate, f"address {request.remote_addr}")
-            audit.write(audit.LOGIN, None, error.http_status, address=request.remote_addr)
-            return _page(wanted, wrong=True)
+            _count_failure(access, error)
+            return _page(access, wanted, "wrong", error.http_status)
         audit.write(audit.LOGIN, caller, HTTPStatus.OK, address=request.remote_addr)
-        response = redirect(_local(wanted), HTTPStatus.SEE_OTHER)
-        response.set_cookie(
-            COOKIE, cookie, int(LENGTH), secure=is_https(), httponly=True, samesite="Strict"
-        )
-        return response
+        return _with_session(redirect(_local(wanted), HTTPStatus.SEE_OTHER), cookie)
 
     @pages.post("/sign-out")
     def leave() -> WsgiResponse:
         check_origin(browser=True)
-        audit.write(audit.LOGOUT, _leaver(access), HTTPStatus.OK)
-        response = redirect(PATH, HTTPStatus.SEE_OTHER)
+        leaver = _leaver(access)
+        audit.write(audit.LOGOUT, leaver, HTTPStatus.OK)
+        there = ""
+        if access.login and leaver and leaver.kind == "token":
+            there = access.login.leave(_own_url(PATH))
+        response = _moving(there) if there else redirect(PATH, HTTPStatus.SEE_OTHER)
         response.delete_cookie(COOKIE, secure=is_https(), httponly=True, samesite="Strict")
         return response
 
     return pages
+
+
+def _add_login(pages: Blueprint, access: Access, login: Login, sessions: Sessions) -> None:
+    """Add the way to the provider and back."""
+
+    @pages.get(f"{PATH}/provider")
+    def go() -> WsgiResponse:
+        check_rate(access.rate, f"address {request.remote_addr}")
+        wanted = _local(request.args.get("next", ""))
+        try:
+            url, begun = login.begin(_own_url(_RETURN), wanted)
+        except JpegstowError as error:
+            return _failed(access, wanted, error)
+        response = redirect(url, HTTPStatus.SEE_OTHER)
+        # Lax, since the provider's page is another site's, and leads back here.
+        response.set_cookie(
+            BEGUN, begun, LONGEST, PATH, secure=is_https(), httponly=True, samesite="Lax"
+        )
+        return response
+
+    @pages.get(_RETURN)
+    def come_back() -> WsgiResponse:
+        try:
+            begun = request.cookies.get(BEGUN, "")
+            caller, wanted = login.finish(_own_url(_RETURN), begun, request.args)
+        except JpegstowError as error:
+            return _failed(access, "", error)
+        audit.write(audit.LOGIN, caller, HTTPStatus.OK, address=request.remote_addr)
+        response = _with_session(_moving(wanted), sessions.of_caller(caller, math.inf))
+        response.delete_cookie(BEGUN, PATH, secure=is_https(), httponly=True, samesite="Lax")
+        return response
+
+
+def _with_session(response: _Answer, cookie: str) -> _Answer:
+    response.set_cookie(
+        COOKIE, cookie, int(LENGTH), secure=is_https(), httponly=True, samesite="Strict"
+    )
+    return response
+
+
+def _failed(access: Access, wanted: str, error: JpegstowError) -> Response:
+    """Tell a person that the provider hasn't signed them in, and the log why."""
+    _count_failure(access, error)
+    return _page(access, wanted, "unavailable" if error.transient else "failed", error.http_status)
+
+
+def _count_failure(access: Access, error: JpegstowError) -> None:
+    check_rate(access.rate, f"address {request.remote_addr}")
+    audit.write(
+        audit.LOGIN, None, error.http_status, address=request.remote_addr, reason=error.detail
+    )
 
 
 def _leaver(access: Access) -> Caller | None:
@@ -87,11 +161,35 @@ def _leaver(access: Access) -> Caller | None:
     return None
 
 
-def _page(wanted: str, *, wrong: bool = False) -> Response:
+def _page(access: Access, wanted: str, alert: str = "", status: int = HTTPStatus.OK) -> Response:
+    text = _text()
+    page = render_template(
+        "sign-in.html",
+        text=text,
+        next=_local(wanted),
+        alert=text.get(alert, ""),
+        provider=access.login.host if access.login else "",
+    )
+    return make_response(page, status)
+
+
+def _moving(there: str) -> Response:
+    """Answer with a page that goes on by itself.
+
+    A redirect would still count as the provider's: the browser would keep the session's cookie
+    back, and wouldn't let a form of ours lead to another site.
+    """
+    return make_response(render_template("moving.html", text=_text(), there=there))
+
+
+def _text() -> dict[str, str]:
     asked = (language.partition("-")[0].lower() for language in request.accept_languages.values())
-    language = next((language for language in asked if language in _TEXTS), "en")
-    page = render_template("sign-in.html", text=_TEXTS[language], next=_local(wanted), wrong=wrong)
-    return make_response(page, HTTPStatus.UNAUTHORIZED if wrong else HTTPStatus.OK)
+    return _TEXTS[next((language for language in asked if language in _TEXTS), "en")]
+
+
+def _own_url(path: str) -> str:
+    """Return a URL of this service's, as the browser knows it."""
+    return f"{'https' if is_https() else 'http'}://{request.host}{path}"
 
 
 def _local(path: str) -> str:

@@ -1,0 +1,87 @@
+"""An OpenID Connect provider made with Authlib, as a process of the test's own.
+
+with OpenIdProvider(folder, {"sub": "u-1", "roles": ["read"]}) as provider:
+    client_id, secret = provider.register("http://127.0.0.1:8080/sign-in/return")
+
+It wants a nonce and clients that are registered, or takes `any_client`; each code is good for once.
+It wants a client's secret, and checks no PKCE.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import requests
+
+from tests.peers.loopback import BOUND, free_port, wait_for_http
+
+_PROGRAM = str(Path(sys.executable).with_name("oidc-provider-mock"))
+
+
+class OpenIdProvider:
+    """A provider who knows one person, and signs them in when told to; its log is in a folder."""
+
+    def __init__(
+        self, folder: Path, person: Mapping[str, Any], *, any_client: bool = False
+    ) -> None:
+        self._registered = "false" if any_client else "true"
+        self._log = folder / "openid.log"
+        self._person = person
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        """Start it, and wait until it answers."""
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        command = [_PROGRAM, "-p", str(port), "-r", self._registered, "-n", "true"]
+        with self._log.open("wb") as log:
+            self._process = process = subprocess.Popen(
+                [*command, "--user-claims", json.dumps(self._person)],
+                env=os.environ | {"PYTHONWARNINGS": "ignore"},
+                stdout=log,
+                stderr=log,
+            )
+        try:
+            wait_for_http(f"{self.url}/jwks", alive=lambda: process.poll() is None)
+        except TimeoutError as error:
+            self.__exit__(None, None, None)
+            raise TimeoutError(self._log.read_text()[-2000:]) from error
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """End it."""
+        assert self._process
+        self._process.kill()
+        self._process.wait(BOUND)
+
+    def register(self, back: str) -> tuple[str, str]:
+        """Return the id and the secret of a new client, whose people come back to a URL."""
+        wanted = {"redirect_uris": [back]}
+        answer = requests.post(f"{self.url}/oauth2/clients", json=wanted, timeout=BOUND)
+        answer.raise_for_status()
+        client = answer.json()
+        return client["client_id"], client["client_secret"]
+
+    def sign_in(self, url: str) -> str:
+        """Sign the person in who was sent to a URL; return where the browser is sent then."""
+        answer = requests.post(
+            url, data={"sub": self._person["sub"]}, timeout=BOUND, allow_redirects=False
+        )
+        assert answer.is_redirect, answer.text
+        return answer.headers["Location"]
+
+    def refuse(self, url: str) -> str:
+        """Sign nobody in."""
+        answer = requests.post(url, data={"action": "deny"}, timeout=BOUND, allow_redirects=False)
+        assert answer.is_redirect, answer.text
+        return answer.headers["Location"]
