@@ -18,8 +18,8 @@ from service.access.login import Login
 from service.errors import BadSettings, Unauthorized
 from tests.access import KEYS
 from tests.browsing import chromium, serious, shoot, tab
-from tests.peers import Garbage, Received, Respond, ScriptedServer, Step, no_studies, refused_port
-from tests.peers.openid import OpenIdProvider
+from tests.peers import Garbage, Respond, ScriptedServer, Step, no_studies, refused_port
+from tests.peers.openid import OpenIdProvider, discovery
 from tests.serving import Serving, client_for, settings_for
 from tests.tokens import ABSENT, at, key_server, signed
 
@@ -142,22 +142,6 @@ class Told:
         said = good | {"nonce": self.nonce, "roles": ["read"]} | self.changes
         kept = {name: value for name, value in said.items() if value is not ABSENT}
         return signed(kept).removeprefix("Bearer ")
-
-
-def discovery(**more: Any) -> Step:
-    """Answer with what the server says of itself."""
-
-    def body(request: Received) -> bytes:
-        own = f"http://{request.headers['host']}"
-        said = {
-            "issuer": own,
-            "authorization_endpoint": f"{own}/authorize?tenant=1",
-            "token_endpoint": f"{own}/token",
-            "end_session_endpoint": f"{own}/end",
-        } | more
-        return json.dumps(said).encode()
-
-    return Respond(200, JSON, body)
 
 
 def token_of(told: Told) -> Step:

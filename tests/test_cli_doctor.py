@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 
 from service.cli import main
 from tests.peers import BOUND, ScriptedServer, no_studies, refused_port, unauthorized, unavailable
+from tests.peers.openid import discovery
 from tests.serving import SECRET, Serving
 
 OFFLINE = ["settings", "templates", "libturbojpeg", "DATA_DIR", "UID_NAMESPACE", "retry queue"]
@@ -131,3 +132,34 @@ def test_nothing_is_written_unless_asked_for(tmp_path: Path) -> None:
 
 def test_writing_and_offline_exclude_each_other(tmp_path: Path) -> None:
     assert asked(tmp_path, "--write", "--offline").exit_code == 2
+
+
+def signing_in(issuer: str) -> dict[str, str]:
+    """Return the settings with which people sign in at a provider."""
+    named = {"OIDC_ISSUER": issuer, "OIDC_AUDIENCE": "the api", "OIDC_CLIENT_ID": "pages"}
+    return {"AUTH": "oidc"} | named
+
+
+@pytest.mark.parametrize(
+    ("said", "found"),
+    [
+        ({}, ""),
+        ({"token_endpoint": None}, "it names no token_endpoint"),
+        ({"issuer": "https://another.example"}, "what it says there isn't the issuer's own"),
+    ],
+)
+def test_a_provider_is_asked_for_what_is_needed_of_it(
+    said: dict[str, str], found: str, tmp_path: Path
+) -> None:
+    with ScriptedServer(no_studies()) as store, ScriptedServer(discovery(**said)) as provider:
+        given = signing_in(provider.url) | {"DICOMWEB_URL": store.dicomweb_url}
+        result = asked(tmp_path, "--json", **given)
+    assert wrong(result).get("provider", "") == found
+    assert result.exit_code == bool(found)
+
+
+def test_a_provider_that_is_away_is_wrong(tmp_path: Path) -> None:
+    with ScriptedServer(no_studies()) as store, refused_port() as port:
+        given = signing_in(f"http://127.0.0.1:{port}")
+        result = asked(tmp_path, "--json", **given | {"DICOMWEB_URL": store.dicomweb_url})
+    assert wrong(result) == {"provider": "URLError"}

@@ -20,6 +20,7 @@ from service.ingest import describe_upload
 from service.settings import Settings
 from service.store.client import Client
 from service.store.session import session_for
+from service.tokens import discovered, url_in
 
 Examine = Callable[[Settings], str]
 """Tells what is wrong, without any value of a patient or secret; "" if nothing is."""
@@ -157,6 +158,21 @@ def _push(current: Settings) -> str:
     return f"{empty[0]} is empty, PUSH_AUTH is google, and so every push would be refused"
 
 
+def _provider(current: Settings) -> str:
+    """Ask the OpenID Connect provider what is needed of it."""
+    if not current.oidc_issuer:
+        return ""
+    needed = [] if current.oidc_keys_url else ["jwks_uri"]
+    needed += ["authorization_endpoint", "token_endpoint"] if current.oidc_client_id else []
+    try:
+        said = discovered(current.oidc_issuer) if needed else {}
+        for name in needed:
+            url_in(said, name)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
 def _credentials(current: Settings) -> str:
     with session_for(current):
         return ""
@@ -209,6 +225,12 @@ CHECKS: Final = (
         "retry subscription",
         _subscription,
         "create it for the topic of RETRY_QUEUE: docs/deploy.md",
+        online=True,
+    ),
+    Check(
+        "provider",
+        _provider,
+        "let OIDC_ISSUER be what the provider calls itself, and this machine reach it",
         online=True,
     ),
     Check(

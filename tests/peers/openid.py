@@ -19,7 +19,10 @@ from typing import Any, Self
 import requests
 
 from tests.peers.loopback import BOUND, free_port, wait_for_http
+from tests.peers.scripted import Received, Step
+from tests.peers.steps import Respond
 
+_JSON = {"Content-Type": "application/json"}
 _PROGRAM = str(Path(sys.executable).with_name("oidc-provider-mock"))
 
 
@@ -85,3 +88,20 @@ class OpenIdProvider:
         answer = requests.post(url, data={"action": "deny"}, timeout=BOUND, allow_redirects=False)
         assert answer.is_redirect, answer.text
         return answer.headers["Location"]
+
+
+def discovery(**more: Any) -> Step:
+    """Answer with what a scripted provider says of itself (OpenID Connect Discovery 1.0)."""
+
+    def body(request: Received) -> bytes:
+        own = f"http://{request.headers['host']}"
+        said = {
+            "issuer": own,
+            "authorization_endpoint": f"{own}/authorize?tenant=1",
+            "token_endpoint": f"{own}/token",
+            "end_session_endpoint": f"{own}/end",
+            "jwks_uri": f"{own}/keys",
+        } | more
+        return json.dumps(said).encode()
+
+    return Respond(200, _JSON, body)
