@@ -7,7 +7,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from pydicom import Dataset
 
-from service.archive import Archive
+from service.archive import Archive, StoreResult
 from service.dicom import multipart, part10
 from service.dicom.codestream import Codestream
 from service.dicom.json_model import JsonObject, dumps, to_json
@@ -88,6 +88,11 @@ def file_request(*files: bytes) -> Payload:
     headers = {"Content-Type": "application/dicom"}
     parts = [Part(headers, Codestream((file,))) for file in files]
     return multipart.encode(parts, "application/dicom")
+
+
+def put(archive: Archive, file: bytes, storage_class: str = "STANDARD") -> StoreResult:
+    """Store a file as it is."""
+    return archive.store([file], part10.decode(file), storage_class)
 
 
 _APPLICATIONS: list[Flask] = []

@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 
 from service.archive import Archive
-from service.dicom import part10
-from tests.archive_instances import dicom_file
+from tests.archive_instances import dicom_file, put
 
 
 def main() -> None:
@@ -16,7 +15,7 @@ def main() -> None:
     archive = Archive(root)
     for number in range(first, first + count):
         file = dicom_file(SOPInstanceUID=f"1.9.{number}", SeriesInstanceUID=f"1.8.{number % 7}")
-        archive.store([file], part10.decode(file))
+        put(archive, file)
         print(number, flush=True)
 
 

@@ -5,8 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from flask.testing import FlaskClient
 from hypothesis import HealthCheck, settings
 
+from service.archive import Archive
+from tests.archive_instances import client_of
 from tests.judges import missing_tools
 from tests.peers import Orthanc
 
@@ -20,6 +23,20 @@ def orthanc(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
     """Run one Orthanc, without credentials, for all tests that ask for it."""
     with Orthanc(tmp_path_factory.mktemp("orthanc")) as server:
         yield server
+
+
+@pytest.fixture
+def archive(tmp_path: Path) -> Iterator[Archive]:
+    """Open an archive without instances."""
+    opened = Archive(tmp_path / "archive")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def client(archive: Archive) -> FlaskClient:
+    """Return a client of the archive as a server."""
+    return client_of(archive)
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,6 @@
 
 import sqlite3
 import subprocess
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from service.archive import (
     Query,
     Rebuilt,
     Stored,
-    StoreResult,
     rebuild,
 )
 from service.archive.sameness import same_content
@@ -36,21 +34,11 @@ from tests.archive_instances import (
     VL_PHOTOGRAPHIC,
     attributes,
     dicom_file,
+    put,
 )
 from tests.judges import require_tool
 
 UIDS = InstanceUids(STUDY, SERIES, INSTANCE)
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> Iterator[Archive]:
-    opened = Archive(tmp_path)
-    yield opened
-    opened.close()
-
-
-def put(archive: Archive, file: bytes) -> StoreResult:
-    return archive.store([file], part10.decode(file))
 
 
 def count(archive: Archive) -> int:
@@ -75,8 +63,9 @@ def rows(root: Path) -> list[Any]:
 def test_a_stored_file_has_the_very_bytes_that_came(archive: Archive, tmp_path: Path) -> None:
     file = dicom_file()
     assert archive.store([file[:500], memoryview(file)[500:]], part10.decode(file)) == Stored(UIDS)
-    assert (tmp_path / "instances" / STUDY / SERIES / f"{INSTANCE}.dcm").read_bytes() == file
-    assert list((tmp_path / "incoming").iterdir()) == []
+    root = tmp_path / "archive"
+    assert (root / "instances" / STUDY / SERIES / f"{INSTANCE}.dcm").read_bytes() == file
+    assert list((root / "incoming").iterdir()) == []
     (row,) = archive.instances(*UIDS)
     assert (row.uids, row.sop_class, row.size) == (UIDS, VL_PHOTOGRAPHIC, len(file))
 
@@ -143,7 +132,7 @@ def test_a_malformed_uid_is_refused_and_nothing_is_written(
     with pytest.raises(BadRequest) as refusal:
         archive.store([b"x"], dataset)
     assert refusal.value.where == keyword
-    assert list((tmp_path / "instances").iterdir()) == []
+    assert list((tmp_path / "archive" / "instances").iterdir()) == []
     assert archive.delete(bad) == 0
 
 
@@ -190,10 +179,10 @@ def test_deleting_the_last_instance_leaves_no_row_and_no_folder(
     put(archive, dicom_file())
     put(archive, dicom_file(StudyInstanceUID="9.9"))
     assert archive.delete(*UIDS) == 1
-    assert [path.name for path in (tmp_path / "instances").iterdir()] == ["9.9"]
+    assert [path.name for path in (tmp_path / "archive" / "instances").iterdir()] == ["9.9"]
     assert archive.delete("9.9") == 1
-    assert list((tmp_path / "instances").iterdir()) == []
-    assert rows(tmp_path) == [[], [], [], [], []]
+    assert list((tmp_path / "archive" / "instances").iterdir()) == []
+    assert rows(tmp_path / "archive") == [[], [], [], [], []]
     assert archive.delete("9.9") == 0
 
 
@@ -222,8 +211,8 @@ def test_a_rebuilt_index_is_the_same_as_the_lost_one(tmp_path: Path) -> None:
 def test_a_storage_class_outlives_the_index_and_goes_with_the_instance(tmp_path: Path) -> None:
     archive = Archive(tmp_path)
     file = dicom_file()
-    archive.store([file], part10.decode(file), "NEARLINE")
-    assert archive.store([file], part10.decode(file), "ARCHIVE") == AlreadyStored(UIDS)
+    put(archive, file, "NEARLINE")
+    assert put(archive, file, "ARCHIVE") == AlreadyStored(UIDS)
     archive.rebuild()
     assert archive.instances(*UIDS)[0].storage_class == "NEARLINE"
     archive.delete(*UIDS)
@@ -287,7 +276,7 @@ def test_a_rebuild_leaves_out_what_is_not_what_its_name_says(
     archive: Archive, tmp_path: Path
 ) -> None:
     put(archive, dicom_file())
-    folder = tmp_path / "instances" / STUDY / SERIES
+    folder = tmp_path / "archive" / "instances" / STUDY / SERIES
     (folder / "1.7.dcm").write_bytes(b"not DICOM")
     (folder / "1.8.dcm").write_bytes(dicom_file(SOPInstanceUID="1.9"))
     (folder / "notes.txt").write_text("an operator's")
@@ -324,7 +313,7 @@ def test_a_file_whose_row_cannot_be_committed_is_taken_back(tmp_path: Path, mome
     connection.close()
     file = dicom_file()
     with pytest.raises(sqlite3.DatabaseError):
-        archive.store([file], part10.decode(file))
+        put(archive, file)
     assert list(tmp_path.glob("instances/**/*.dcm")) == []
     assert list((tmp_path / "incoming").iterdir()) == []
     archive.close()

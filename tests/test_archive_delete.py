@@ -6,25 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from service.archive import (
-    Archive,
-    BeingDeleted,
-    InstanceUids,
-    Query,
-    Rebuilt,
-    Stored,
-    StoreResult,
-    deletion,
-)
-from service.dicom import part10
-from tests.archive_instances import INSTANCE, SERIES, STUDY, dicom_file
+from service.archive import Archive, BeingDeleted, InstanceUids, Query, Rebuilt, Stored, deletion
+from tests.archive_instances import INSTANCE, SERIES, STUDY, dicom_file, put
 
 UIDS = InstanceUids(STUDY, SERIES, INSTANCE)
 NAMES = {"parent": "projects/p"}
-
-
-def put(archive: Archive, file: bytes) -> StoreResult:
-    return archive.store([file], part10.decode(file))
 
 
 def filled(root: Path) -> Archive:

@@ -17,11 +17,10 @@ from pydicom import dcmread
 from werkzeug.serving import WSGIRequestHandler, make_server
 
 from service.archive import Archive
-from service.dicom import part10
 from service.dicomweb import create_app
 from service.durable import opening
 from service.wsgi import open_archive
-from tests.archive_instances import BASELINE, INSTANCE, SERIES, STUDY, client_of, dicom_file, jpeg
+from tests.archive_instances import BASELINE, INSTANCE, SERIES, STUDY, dicom_file, jpeg, put
 from tests.serving import wait_until
 
 PATH = f"/studies/{STUDY}/series/{SERIES}/instances/{INSTANCE}"
@@ -38,18 +37,6 @@ class Quiet(WSGIRequestHandler):
 
 
 @pytest.fixture
-def archive(tmp_path: Path) -> Iterator[Archive]:
-    opened = Archive(tmp_path / "archive")
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def client(archive: Archive) -> FlaskClient:
-    return client_of(archive)
-
-
-@pytest.fixture
 def server(archive: Archive) -> Iterator[str]:
     """Serve the archive on loopback; return its URL."""
     running = make_server("127.0.0.1", 0, create_app(archive), threaded=True, request_handler=Quiet)
@@ -59,11 +46,6 @@ def server(archive: Archive) -> Iterator[str]:
     running.shutdown()
     thread.join()
     running.server_close()
-
-
-def put(archive: Archive, *files: bytes) -> None:
-    for file in files:
-        archive.store([file], part10.decode(file))
 
 
 def test_an_independent_client_stores_searches_and_retrieves(server: str) -> None:
@@ -115,7 +97,8 @@ def test_an_instance_is_deleted_at_once(client: FlaskClient, archive: Archive) -
 def test_a_study_or_series_is_deleted_by_an_operation(
     client: FlaskClient, archive: Archive, base: str, names: str, path: str
 ) -> None:
-    put(archive, dicom_file(), dicom_file(SOPInstanceUID="9.9"))
+    put(archive, dicom_file())
+    put(archive, dicom_file(SOPInstanceUID="9.9"))
     name = client.delete(base + path).get_json()["name"]
     assert re.fullmatch(names + "/operations/[0-9]{19}", name)
     assert client.get(f"{base}/studies").get_json(force=True) == []

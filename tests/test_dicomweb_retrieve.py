@@ -1,8 +1,6 @@
 """Retrieve: files, metadata, frames, bulk data and pictures, as they were stored."""
 
-from collections.abc import Iterator
 from io import BytesIO
-from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
@@ -22,9 +20,9 @@ from tests.archive_instances import (
     SERIES,
     STUDY,
     attributes,
-    client_of,
     dicom_file,
     jpeg,
+    put,
 )
 from tests.jpegs import make_jpeg, picture
 
@@ -32,23 +30,6 @@ PATH = f"/dicomWeb/studies/{STUDY}/series/{SERIES}/instances/{INSTANCE}"
 UNKNOWN = "1.2.840.10008.1.2.4.59"
 LITTLE_ENDIAN = "1.2.840.10008.1.2.1"
 DICOM_PARTS = 'multipart/related; type="application/dicom"'
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> Iterator[Archive]:
-    opened = Archive(tmp_path)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def client(archive: Archive) -> FlaskClient:
-    return client_of(archive)
-
-
-def put(archive: Archive, *files: bytes) -> None:
-    for file in files:
-        archive.store([file], part10.decode(file))
 
 
 def get(client: FlaskClient, path: str = PATH, accept: str | None = None) -> TestResponse:
@@ -142,7 +123,8 @@ def test_a_series_of_two_transfer_syntaxes_comes_only_as_it_is(
     client: FlaskClient, archive: Archive
 ) -> None:
     files = [dicom_file(SOPInstanceUID="1.1"), dicom_file(syntax="1.2.840.10008.1.2.4.51")]
-    put(archive, *files)
+    for file in files:
+        put(archive, file)
     path = f"/dicomWeb/studies/{STUDY}"
     assert bodies(get(client, path, f"{DICOM_PARTS}; transfer-syntax=*")) == files
     assert get(client, path, f"{DICOM_PARTS}; transfer-syntax={BASELINE}").status_code == 406
@@ -151,7 +133,8 @@ def test_a_series_of_two_transfer_syntaxes_comes_only_as_it_is(
 def test_metadata_has_everything_but_the_pixels_for_which_it_has_urls(
     client: FlaskClient, archive: Archive
 ) -> None:
-    put(archive, dicom_file(), dicom_file(SOPInstanceUID="9.9"))
+    put(archive, dicom_file())
+    put(archive, dicom_file(SOPInstanceUID="9.9"))
     for path, expected in ((f"{PATH}/metadata", 1), (f"/dicomWeb/studies/{STUDY}/metadata", 2)):
         response = get(client, path)
         assert response.content_type == "application/dicom+json"

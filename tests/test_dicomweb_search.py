@@ -13,7 +13,7 @@ from service.archive import Archive, describe
 from service.archive.index import Kept, add
 from service.dicom import multipart, part10
 from service.dicomweb import create_app
-from tests.archive_instances import client_of, dicom_file
+from tests.archive_instances import client_of, dicom_file, put
 
 BASE = "http://localhost/dicomWeb/studies"
 SECRET = "Geheim"
@@ -33,7 +33,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FlaskClient]:
             SeriesDescription="wound",
             ImageComments="close up",
         )
-        archive.store([file], part10.decode(file))
+        put(archive, file)
     yield client_of(archive)
     archive.close()
 

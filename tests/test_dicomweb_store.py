@@ -1,6 +1,5 @@
 """Store: what is accepted, what is refused and why, and that the answer tells the truth."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -24,7 +23,6 @@ from tests.archive_instances import (
     SERIES,
     STUDY,
     VL_PHOTOGRAPHIC,
-    client_of,
     dicom_file,
     file_request,
     image_part,
@@ -37,18 +35,6 @@ UIDS = InstanceUids(STUDY, SERIES, INSTANCE)
 JSON = {"Accept": "application/dicom+json"}
 GOOGLE = "/v1/projects/p/locations/l/datasets/d/dicomStores/s/dicomWeb"
 SECRET = "Geheim"
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> Iterator[Archive]:
-    opened = Archive(tmp_path)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def client(archive: Archive) -> FlaskClient:
-    return client_of(archive)
 
 
 def post(
@@ -455,7 +441,7 @@ def test_a_damaged_body_is_refused_or_stored_but_never_breaks_the_archive(
             body[position] = data.draw(st.integers(0, 255))
     response = post(client, raw(bytes(body), payload.content_type))
     assert response.status_code in {200, 400, 409}
-    for path in tmp_path.glob("instances/*/*/*.dcm"):
+    for path in tmp_path.glob("archive/instances/*/*/*.dcm"):
         assert dcmread(path).StudyInstanceUID == path.parts[-3]
 
 

@@ -15,8 +15,7 @@ import pytest
 import requests
 
 from service.archive import Archive
-from service.dicom import part10
-from tests.archive_instances import dicom_file
+from tests.archive_instances import dicom_file, put
 from tests.bench.processes import tree
 from tests.jpegs import make_jpeg
 from tests.peers import (
@@ -221,8 +220,7 @@ def rebuild(data_dir: Path) -> subprocess.CompletedProcess[str]:
 def test_the_index_is_made_anew_from_the_files_alone(tmp_path: Path) -> None:
     archive = Archive(tmp_path / "archive")
     for number in range(3):
-        file = dicom_file(SOPInstanceUID=f"1.{number}")
-        archive.store([file], part10.decode(file))
+        put(archive, dicom_file(SOPInstanceUID=f"1.{number}"))
     in_use = rebuild(tmp_path)
     assert (in_use.returncode, in_use.stdout) == (2, "")
     assert "has the archive open" in in_use.stderr

@@ -1,7 +1,6 @@
 """Rendered pictures show what the data set says, and only what has the form that it says."""
 
 import subprocess
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
@@ -13,26 +12,14 @@ from PIL import Image
 
 from service.archive import Archive
 from service.dicomweb.transcoded import BUDGET
-from tests.archive_instances import BASELINE, client_of, dicom_file, jpeg
+from tests.archive_instances import BASELINE, client_of, dicom_file, jpeg, put
 from tests.jpegs import picture
 from tests.judges import require_tool
 from tests.peers import BOUND
 from tests.test_dicomweb_retrieve import uncompressed
-from tests.test_transcoding import EXTENDED, LOSSLESS_J2K, PATH, encapsulated, j2k, put
+from tests.test_transcoding import EXTENDED, LOSSLESS_J2K, PATH, encapsulated, j2k
 
 PNG = {"Accept": "image/png"}
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> Iterator[Archive]:
-    opened = Archive(tmp_path / "archive")
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def client(archive: Archive) -> FlaskClient:
-    return client_of(archive)
 
 
 def ycbcr(image: Image.Image) -> Image.Image:

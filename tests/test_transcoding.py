@@ -1,7 +1,6 @@
 """Explicit VR Little Endian from what is stored otherwise: decoded right, or refused with a way."""
 
 import subprocess
-from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -25,9 +24,9 @@ from tests.archive_instances import (
     SERIES,
     STUDY,
     attributes,
-    client_of,
     dicom_file,
     jpeg,
+    put,
 )
 from tests.jpegs import picture
 from tests.judges import require_tool
@@ -40,18 +39,6 @@ LOSSLESS_J2K, J2K = "1.2.840.10008.1.2.4.90", "1.2.840.10008.1.2.4.91"
 JPEG_LS = "1.2.840.10008.1.2.4.80"
 EXTENDED = "1.2.840.10008.1.2.4.51"
 PATH = f"/dicomWeb/studies/{STUDY}/series/{SERIES}/instances/{INSTANCE}"
-
-
-@pytest.fixture
-def archive(tmp_path: Path) -> Iterator[Archive]:
-    opened = Archive(tmp_path)
-    yield opened
-    opened.close()
-
-
-@pytest.fixture
-def client(archive: Archive) -> FlaskClient:
-    return client_of(archive)
 
 
 def encapsulated(syntax: str, *codestreams: bytes, **changes: Any) -> bytes:
@@ -84,10 +71,6 @@ def rle(samples: bytes, dataset: Dataset) -> bytes:
         encoding_plugin="pydicom",
     )
     return encoded
-
-
-def put(archive: Archive, file: bytes) -> None:
-    archive.store([file], part10.decode(file))
 
 
 def retrieved(client: FlaskClient, path: str = PATH) -> Dataset:
