@@ -183,6 +183,23 @@ def test_an_entry_whose_dropper_died_is_not_taken_for_an_upload_that_was_cut_off
         assert uids(queue) == before
 
 
+@pytest.mark.parametrize("stalled", range(5))
+@pytest.mark.parametrize("swept", [*range(1, 8), 40])
+def test_a_sweep_beside_who_finishes_leaves_no_entry_without_its_payload(
+    turns: Turns, capsys: pytest.CaptureFixture[str], stalled: int, swept: int
+) -> None:
+    """It takes a payload whose record is just gone for an upload's that was cut off."""
+    bucket = started("pending")
+    acts: list[Callable[[], object]] = [
+        partial(over(turns.servers[0]).finish, NAME),
+        partial(ACTS["sweep"], over(turns.servers[1])),
+    ]
+    finished, _ = turns.run(bucket, acts, [0] * stalled + [1] * swept + [0] * 40)
+    assert finished is None
+    assert bucket.objects == {}
+    assert capsys.readouterr().out == ""  # what is gone is not damaged
+
+
 @pytest.mark.parametrize("first", range(20))
 def test_of_two_who_mend_the_same_entry_at_once_neither_drops_what_the_other_has_made(
     turns: Turns, first: int

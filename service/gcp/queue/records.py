@@ -142,10 +142,14 @@ class Records:
         return counting.place
 
     def finish(self, place: Place) -> None:
-        """Remove an entry that the store has: a payload that stays behind is only sent again."""
+        """Remove an entry that the store has: a payload that stays behind is only sent again.
+
+        A sweep may have given it a record anew before it was gone; so the record goes twice.
+        """
         with _explained():
             self._buckets.delete(self._bucket, self._record(place))
             self._buckets.delete(self._bucket, self._payload(place))
+            self._buckets.delete(self._bucket, self._record(place))
 
     def discard(self, place: Place) -> None:
         """Remove an entry that must not come back: it is marked until all else of it is gone."""

@@ -107,16 +107,23 @@ def _orphans(records: Records, known: set[Place], now: float) -> list[Place]:
 def _adopt(records: Records, place: Place, now: float) -> bool:
     """Give a payload a record, which an upload that is under way all the same comes upon.
 
-    Where the instance is kept in another place it is marked as dropped, for the next sweep.
+    Where the instance is kept in another place it is marked as dropped, for the next sweep. Who
+    finishes the entry at this moment deletes the record after the payload: either he or we see
+    the other.
     """
     data = records.payload(place)
+    if data is None:
+        return False  # it has been finished meanwhile
     try:
-        found = kept.decode(data) if data else None
+        found = kept.decode(data)
     except ValueError:
-        found = None
-    if found is None or data is None:
         telemetry.log("ERROR", "a payload of the retry queue is damaged", entry=place.name)
         return False
     entry = entries.new(found.upload, found.described, None, place.arrival / 1e9, len(data))
     is_kept = records.find(place.sop_instance_uid) is not None
-    return records.record(place, Record(entry, rung=now, dropped=is_kept)) and not is_kept
+    if not records.record(place, Record(entry, rung=now, dropped=is_kept)):
+        return False
+    if records.payload(place) is None:
+        records.finish(place)
+        return False
+    return not is_kept
