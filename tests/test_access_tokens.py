@@ -169,6 +169,18 @@ def test_the_claim_and_what_its_values_allow_are_settings(
     assert allowed(client, bearer(roles=["nurses"])) == {"read"}
 
 
+@pytest.mark.parametrize(
+    ("verified", "may"), [(True, {"read", "operate"}), (False, set()), ("true", set())]
+)
+def test_an_email_that_anybody_could_have_made_up_allows_nothing(
+    verified: Any, may: set[str], store: ScriptedServer, environment: dict[str, str]
+) -> None:
+    given = {"OIDC_CLAIM": "email", "OIDC_SCOPES": "ann@example.org=operate"}
+    client = client_for(store.dicomweb_url, **environment | given)
+    said = {"email": "ann@example.org", "email_verified": verified}
+    assert allowed(client, bearer(**said)) == may
+
+
 def test_who_has_a_token_stores_a_picture(client: FlaskClient, store: ScriptedServer) -> None:
     headers = bearer(roles=["upload"])
     answer = upload(client, **form(JPEG, PatientID="P-7"), headers=headers)

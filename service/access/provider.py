@@ -54,7 +54,9 @@ class Provider:
 
     def caller_of(self, claims: Mapping[str, Any]) -> Caller:
         """Return whom a proven token names."""
-        values = _values(claims, self.claim)
+        # Who may have made up an email is nobody by it.
+        vain = self.claim == "email" and not _is_email_proven(claims)
+        values = set() if vain else _values(claims, self.claim)
         scopes = (grant.scopes for grant in self.grants if grant.value in {"*", *values})
         return Caller(_name(claims), self.kind, frozenset().union(*scopes))
 
@@ -117,6 +119,9 @@ def _values(claims: Mapping[str, Any], claim: str) -> set[str]:
 def _name(claims: Mapping[str, Any]) -> str:
     """Return the caller's name: an email only if nobody could have made it up."""
     email = claims.get("email")
-    believed = claims["iss"] == _IAP or claims.get("email_verified") is True
-    name = email if believed and isinstance(email, str) else claims["sub"]
-    return str(name)[:_LONGEST_NAME]
+    proven = isinstance(email, str) and _is_email_proven(claims)
+    return str(email if proven else claims["sub"])[:_LONGEST_NAME]
+
+
+def _is_email_proven(claims: Mapping[str, Any]) -> bool:
+    return claims["iss"] == _IAP or claims.get("email_verified") is True
