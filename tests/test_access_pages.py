@@ -1,6 +1,7 @@
 """Who signs in to the pages: sessions, what ends them, and what other sites can't make them do."""
 
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -104,6 +105,36 @@ def test_who_asks_for_a_page_is_led_to_the_sign_in_and_back(client: FlaskClient)
 )
 def test_the_sign_in_leads_to_no_other_site(path: str, client: FlaskClient) -> None:
     assert sign_in(client, MADE["read"][0], next=path).headers["Location"] == "/"
+
+
+BACK = {
+    "/": "/",
+    "/queue/2.25.1": "/queue/2.25.1",
+    "/studies/1.2/series/1.3/": "/studies/1.2/series/1.3/",
+    "https://evil.example/": "/",
+    "//evil.example": "/",
+    "/\\evil.example": "/",
+    "/a//evil.example": "/",
+    "/a?b": "/",
+}
+
+
+@pytest.mark.parametrize(("back", "place"), BACK.items())
+def test_the_choice_of_a_language_leads_to_no_other_site(
+    back: str, place: str, client: FlaskClient
+) -> None:
+    answer = client.get("/language/de", query_string={"back": back})
+    assert (answer.status_code, answer.headers["Location"]) == (302, place)
+
+
+@pytest.mark.parametrize("unit", ["a", "a/", "/a"])
+def test_a_long_way_back_from_the_choice_of_a_language_is_refused_at_once(
+    unit: str, client: FlaskClient
+) -> None:
+    started = time.process_time()
+    answer = client.get("/language/de", query_string={"back": f"/{unit * 24}!"})
+    assert answer.headers["Location"] == "/"
+    assert time.process_time() - started < 1  # with several ways to read it, it was six
 
 
 def test_who_signs_out_is_nobody_again(client: FlaskClient) -> None:

@@ -23,7 +23,8 @@ from service.store import DicomwebStore
 
 _COOKIE: Final = "language"
 _YEAR: Final = 31_536_000  # seconds
-_OWN_PATH: Final = re.compile(r"/(?:[\w.-]+/?)*", re.ASCII)
+# There is one way to read a path: with several, a long one would take for ever to refuse.
+_OWN_PATH: Final = re.compile(r"/(?:[\w.-]+(?:/[\w.-]+)*/?)?", re.ASCII)
 # Pico draws its icons from data: URLs, and a chosen picture is shown before it is sent.
 _POLICY: Final = (
     "default-src 'self'; img-src 'self' data: blob:; object-src 'none'; base-uri 'none'; "
