@@ -11,9 +11,11 @@ from flask.testing import FlaskClient
 from PIL import Image
 
 from service.archive import Archive
+from service.dicom import icc
 from service.dicomweb.transcoded import BUDGET
+from service.pages.thumbnail import thumbnail
 from tests.archive_instances import BASELINE, client_of, dicom_file, jpeg, put
-from tests.jpegs import picture
+from tests.jpegs import make_jpeg, picture
 from tests.judges import require_tool
 from tests.peers import BOUND
 from tests.test_dicomweb_retrieve import uncompressed
@@ -97,3 +99,37 @@ def test_rendering_waits_for_the_memory_that_decoding_has(
             with pytest.raises(TimeoutError):
                 waiting.result(0.2)
         assert waiting.result(BOUND).status_code == 200
+
+
+@pytest.mark.parametrize("kind", ["image/jpeg", "image/png"])
+@pytest.mark.parametrize("query", ["", "?viewport=32,32"])
+@pytest.mark.parametrize("size", [1000, 70_001])
+def test_what_is_shown_has_the_profile_of_its_colours(
+    client: FlaskClient, archive: Archive, kind: str, query: str, size: int
+) -> None:
+    # Without it a browser takes the colours of a telephone, Display P3, for those of sRGB.
+    profile = icc.srgb()
+    profile = size.to_bytes(4, "big") + profile[4:] + bytes(size - len(profile))
+    put(archive, dicom_file(ICCProfile=profile + bytes(size % 2)))
+    shown = client.get(f"{PATH}/rendered{query}", headers={"Accept": kind})
+    opened = Image.open(BytesIO(shown.data))
+    assert opened.info["icc_profile"] == profile
+    assert opened.size == ((32, 24) if query else (64, 48))
+    small = thumbnail(shown.data)
+    assert small is not None
+    assert Image.open(BytesIO(small)).info["icc_profile"] == profile
+
+
+def test_a_profile_that_a_jpeg_has_itself_is_the_one_that_is_shown(
+    client: FlaskClient, archive: Archive
+) -> None:
+    own = icc.embed(jpeg(), icc.srgb())
+    put(archive, encapsulated(BASELINE, own, ICCProfile=icc.srgb()[:-4] + b"else"))
+    assert client.get(f"{PATH}/rendered").data == own
+
+
+def test_grey_has_no_profile_of_colours(client: FlaskClient, archive: Archive) -> None:
+    grey = make_jpeg(mode="L")
+    changes = {"SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2"}
+    put(archive, encapsulated(BASELINE, grey, ICCProfile=icc.srgb(), **changes))
+    assert client.get(f"{PATH}/rendered").data == grey

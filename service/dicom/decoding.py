@@ -17,7 +17,7 @@ from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_dataset
 from pydicom.uid import UID
 
-from service.dicom import jpeg, jpegtran, raster
+from service.dicom import icc, jpeg, jpegtran, raster
 from service.errors import JpegstowError, NotDecodable
 
 EXPLICIT: Final = "1.2.840.10008.1.2.1"
@@ -87,15 +87,32 @@ def coding(dataset: Dataset) -> Coding:
     return Coding(syntax, *(dataset.get(keyword) for keyword in keywords))
 
 
-def shown(codestream: bytes, transfer_syntax: str, photometric: str | None) -> bytes:
-    """Return a frame that shows its own colours without the data set beside it."""
+def shown(
+    codestream: bytes, transfer_syntax: str, photometric: str | None, profile: bytes | None = None
+) -> bytes:
+    """Return a frame that shows its own colours without the data set beside it.
+
+    Parameters
+    ----------
+    profile
+        The ICC Profile (0028,2000), which a JPEG can carry.
+    """
     is_jpeg = transfer_syntax in JPEGS and codestream.startswith(b"\xff\xd8")
     if is_jpeg and photometric == "RGB" and b"Adobe" not in codestream[:4096]:
         # A JFIF segment, which says YCbCr, would count for more than Adobe's.
         jfif = codestream[2:4] == b"\xff\xe0"
         behind = 4 + int.from_bytes(codestream[4:6], "big") if jfif else 2
-        return codestream[:2] + _ADOBE_RGB + codestream[behind:]
-    return codestream
+        codestream = codestream[:2] + _ADOBE_RGB + codestream[behind:]
+    return icc.embed(codestream, profile) if is_jpeg and profile else codestream
+
+
+def profile(dataset: Dataset) -> bytes | None:
+    """Return the ICC Profile (0028,2000) of an image in colour; None without one for RGB."""
+    found = dataset.get("ICCProfile")
+    if dataset.get("SamplesPerPixel") != 3 or not isinstance(found, bytes):
+        return None
+    # A byte may pad it to an even length.
+    return found[: int.from_bytes(found[:4], "big")] if icc.is_rgb(found) else None
 
 
 def number_of_frames(dataset: Dataset) -> int:

@@ -12,6 +12,8 @@ _COLOUR_TAGS = (
 )
 _CLASSES = frozenset({b"scnr", b"mntr", b"spac"})
 _SPACES = frozenset({b"XYZ ", b"Lab "})
+_MARK = b"ICC_PROFILE\0"
+_CHUNK = 0xFFFF - 16  # bytes of a profile in an APP2 segment
 
 
 def conformant(profile: bytes) -> bytes | None:
@@ -23,15 +25,19 @@ def conformant(profile: bytes) -> bytes | None:
 
         0 size u32 | 12 class | 16 colour space | 20 connection space | 36 "acsp" | 84..100 ID
     """
-    if len(profile) < _HEADER + 4 or profile[36:40] != b"acsp":
+    if not is_rgb(profile):
         return None
-    (size,) = struct.unpack_from(">I", profile)
-    if not _HEADER < size <= len(profile):
+    if profile[12:16] not in _CLASSES or profile[20:24] not in _SPACES:
         return None
-    if profile[12:16] not in _CLASSES or profile[16:20] != b"RGB " or profile[20:24] not in _SPACES:
-        return None
-    tags = _tags(profile[:size])
+    tags = _tags(profile[: int.from_bytes(profile[:4], "big")])
     return None if tags is None else _joined(profile[:12] + _INPUT_CLASS + profile[16:84], tags)
+
+
+def is_rgb(profile: bytes) -> bool:
+    """Tell whether bytes begin like a whole profile for RGB."""
+    if len(profile) < _HEADER + 4 or profile[36:40] != b"acsp" or profile[16:20] != b"RGB ":
+        return False
+    return _HEADER < int.from_bytes(profile[:4], "big") <= len(profile)
 
 
 def _tags(profile: bytes) -> dict[bytes, bytes] | None:
@@ -61,6 +67,21 @@ def _joined(header: bytes, tags: dict[bytes, bytes]) -> bytes:
         body += data + bytes(-len(data) % 4)
     size = struct.pack(">I", _HEADER + len(table) + len(body))
     return size + header[4:84] + bytes(_HEADER - 84) + table + body
+
+
+def embed(jpeg: bytes, profile: bytes) -> bytes:
+    r"""Return a JPEG that carries a profile behind its SOI, unless it has one (ICC.1 B.4).
+
+    A segment is ``FFE2, length u16, "ICC_PROFILE\0", number u8, count u8`` and a part of it.
+    """
+    chunks = [profile[start : start + _CHUNK] for start in range(0, len(profile), _CHUNK)]
+    if _MARK in jpeg or len(chunks) > 0xFF:
+        return jpeg
+    segments = [
+        struct.pack(">HH12s2B", 0xFFE2, len(chunk) + 16, _MARK, number, len(chunks)) + chunk
+        for number, chunk in enumerate(chunks, 1)
+    ]
+    return jpeg[:2] + b"".join(segments) + jpeg[2:]
 
 
 def srgb() -> bytes:

@@ -66,7 +66,7 @@ def read_viewport(text: str | None) -> Viewport | None:
 
 
 def render(dataset: Dataset, number: int, offer: Offer, viewport: Viewport | None) -> bytes:
-    """Return a frame, counted from 1, as JPEG or PNG.
+    """Return a frame, counted from 1, as JPEG or PNG, with the ICC profile of its colours.
 
     Raises
     ------
@@ -83,11 +83,12 @@ def render(dataset: Dataset, number: int, offer: Offer, viewport: Viewport | Non
     syntax = str(dataset.file_meta.TransferSyntaxUID)
     (data,) = frames(dataset, [number])
     as_it_is = syntax == _BASELINE and photometric != "MONOCHROME1" and viewport is None
+    profile = decoding.profile(dataset)
     if as_it_is and offer.media_type == JPEG.media_type:
-        return decoding.shown(data, syntax, photometric)
+        return decoding.shown(data, syntax, photometric, profile)
     with BUDGET.take(_COPIES * _pixels(dataset)):
         try:
-            return _encode(_within(_decode(dataset, data), viewport), offer)
+            return _encode(_within(_decode(dataset, data), viewport), offer, profile)
         except BadRequest:
             raise
         except Exception as error:  # what decoders raise: OS, syntax, value, decompression bomb
@@ -158,11 +159,12 @@ def _within(image: "Image", viewport: Viewport | None) -> "Image":
     return image
 
 
-def _encode(image: "Image", offer: Offer) -> bytes:
+def _encode(image: "Image", offer: Offer, profile: bytes | None) -> bytes:
     image = image.convert("RGB") if image.mode == "YCbCr" else image
+    profile = image.info.get("icc_profile", profile)
     buffer = BytesIO()
     if offer.media_type == PNG.media_type:
-        image.save(buffer, "PNG")
+        image.save(buffer, "PNG", icc_profile=profile)
     else:
-        image.save(buffer, "JPEG", quality=_QUALITY)
+        image.save(buffer, "JPEG", quality=_QUALITY, icc_profile=profile)
     return buffer.getvalue()

@@ -122,4 +122,6 @@ def _image(kept: Kept) -> bytes:
         return kept.upload.image
     instance = kept.described.instance
     photometric = instance.dataset.get("PhotometricInterpretation")
-    return decoding.shown(bytes(instance.codestream), instance.transfer_syntax, photometric)
+    profile = decoding.profile(instance.dataset)
+    codestream = bytes(instance.codestream)
+    return decoding.shown(codestream, instance.transfer_syntax, photometric, profile)

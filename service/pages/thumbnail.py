@@ -21,11 +21,13 @@ def thumbnail(image: bytes) -> bytes | None:
         opened = Image.open(BytesIO(image))
         if opened.width * opened.height > _MOST:
             return None
+        # A profile of grey or of inks isn't one of what they are made here.
+        profile = opened.info.get("icc_profile") if opened.mode == "RGB" else None
         opened.draft("RGB", (SIDE, SIDE))
         small = ImageOps.exif_transpose(opened)
         small.thumbnail((SIDE, SIDE))
         buffer = BytesIO()
-        small.convert("RGB").save(buffer, "JPEG", quality=_QUALITY)
+        small.convert("RGB").save(buffer, "JPEG", quality=_QUALITY, icc_profile=profile)
     except Exception:  # noqa: BLE001 - Pillow raises whatever it meets, and nothing hangs on it
         return None
     return buffer.getvalue()
