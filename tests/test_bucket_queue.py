@@ -448,3 +448,12 @@ def test_room_is_counted_anew_where_it_seems_full(server: BucketServer) -> None:
     over(server).finish(put(queue, numbered(0)))
     assert "full: 1 entries" in queue.unusable()  # it has looked a moment ago
     assert uids(queue) == []
+
+
+def test_records_share_the_texts_that_are_the_same_in_all(queue: BucketQueue) -> None:
+    """What is read is kept, of each entry that there is: 440 MB for a hundred thousand."""
+    for number in range(2):
+        put(queue, numbered(number), attempt())
+    one, other = (entry.history[0] for entry in everything(queue))
+    assert one.reason is other.reason
+    assert one.outcome is other.outcome

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from service.cli import queue as commands
 from service.dicom.outcome import Rejected
+from service.retry import Filter, Page
+from service.retry import entry as entries
 from tests.describing import PHOTOGRAPH
 from tests.queue_bench import AWAY, REFUSED, SAID, Bench, benched, whole
-from tests.queues import ENTRY_KEYS
+from tests.queues import ENTRY_KEYS, NOW, numbered
 
 HOSTILE = "\x1b[2J\x1b]0;title\x07red\r\nnext\x9b31m line\u2028\u202eesrever"
 
@@ -279,3 +282,26 @@ def test_of_a_damaged_entry_is_shown_what_is_left(damage: str, bench: Bench) -> 
     assert history.endswith(REFUSED.reason)
     assert last == f"damaged: {told['damaged']}"
     assert [value for value in SAID.values() if value in ended.stdout] == []
+
+
+class Asked:
+    """A queue that holds one entry so many times, and counts how often it is asked."""
+
+    def __init__(self, count: int) -> None:
+        self.held = [entries.new(*numbered(), None, NOW, 1)] * count
+        self.times = 0
+
+    def list(self, _: Filter, limit: int, after: str = "") -> Page:
+        """Return a page."""
+        self.times += 1
+        start = int(after or 0)
+        end = min(start + limit, len(self.held))
+        return Page(self.held[start:end], str(end) if end < len(self.held) else "")
+
+
+def test_a_long_queue_is_read_in_few_pages() -> None:
+    """For each page a bucket is listed from its start: 200 of them took an hour."""
+    queue = Asked(100_000)
+    found = list(commands._entries(queue, Filter()))  # type: ignore[arg-type] # all it asks for
+    assert found == queue.held
+    assert queue.times <= 12

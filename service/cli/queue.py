@@ -26,7 +26,8 @@ from service.settings import Settings
 if TYPE_CHECKING:
     from service.gcp.queue import BucketQueue
 
-_PAGE: Final = 500  # entries that are read at once
+_PAGE: Final = 500  # entries that are read at once, and twice as many each time
+_LONGEST_PAGE: Final = 16_000
 _UNCUT: Final = 1 << 20  # columns, where no terminal ends the line
 
 
@@ -219,10 +220,13 @@ def _choice(names: Sequence[str], chosen: Filter | None, state: str = "") -> Fil
 
 
 def _entries(queue: Queue, chosen: Filter) -> Iterator[Entry]:
-    page = queue.list(chosen, _PAGE)
+    """Yield all that are meant; for each page a bucket is listed from its start."""
+    size = _PAGE
+    page = queue.list(chosen, size)
     yield from page.entries
     while page.after:
-        page = queue.list(chosen, _PAGE, page.after)
+        size = min(2 * size, _LONGEST_PAGE)
+        page = queue.list(chosen, size, page.after)
         yield from page.entries
 
 
