@@ -17,7 +17,7 @@ import re
 import secrets
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -137,8 +137,18 @@ class SqliteQueue:
                 _count(connection, attempt)
         except BaseException:
             if is_new:
-                path.unlink(missing_ok=True)  # it is not acknowledged
+                self._take_back(entry.sop_instance_uid)
             raise
+
+    def _take_back(self, sop_instance_uid: str) -> None:
+        """Remove the file of what isn't acknowledged, unless its row was written all the same.
+
+        An interrupt, as of Ctrl-C, may come right behind the commit; the row may have taken the
+        place of another then, and the file is all that there is of the picture.
+        """
+        with suppress(sqlite3.Error):  # who can't tell leaves the file to the next start
+            if not self._holds(sop_instance_uid):
+                self._path(sop_instance_uid).unlink(missing_ok=True)
 
     def lease(self, now: float, *, probe: bool = False) -> Lease | None:
         """Take the oldest entry whose time has come, or for a probe the least tried one."""
