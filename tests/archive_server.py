@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import subprocess
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from email import message_from_bytes, policy
@@ -13,16 +12,20 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from service import processes
-from tests.bench.processes import tree
-from tests.peers import BOUND, free_port, wait_for_http
-from tests.serving import COMMAND, kill, wait_until
+from tests.peers import BOUND, free_port
+from tests.processes import clean, end, kill_family, start, wait_for_answer, wait_until
+from tests.serving import COMMAND
+
+# Without it the command would start Python a second time.
+_ALLOCATOR = {k: v for k, v in processes.environment().items() if k.startswith("MALLOC_")}
 
 
 class ArchiveServer:
     """`jpegstow archive` with nothing set but its port, DATA_DIR and what is given."""
 
-    def __init__(self, data_dir: Path, **environment: str) -> None:
+    def __init__(self, data_dir: Path, port: int | None = None, **environment: str) -> None:
         self.data_dir = data_dir
+        self.port = port or free_port()
         self.log = data_dir.with_name(data_dir.name + ".log")
         self._environment = environment
 
@@ -38,28 +41,12 @@ class ArchiveServer:
 
     def __enter__(self) -> Self:
         """Start it, and wait until it answers."""
-        self.port = free_port()
-        environment = {
-            name: value
-            for name, value in processes.environment().items()
-            if name in {"PATH", "HOME", "PYTHONPATH"} or name.startswith("MALLOC_")
-        }
-        environment |= {"DATA_DIR": str(self.data_dir), "ARCHIVE_PORT": str(self.port)}
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [COMMAND, "archive"],
-                cwd=self.log.parent,
-                env=environment | self._environment,
-                stdout=log,
-                stderr=log,
-            )
-        try:
-            wait_for_http(f"{self.url}/healthz", alive=lambda: self.process.poll() is None)
-            # Healthy is also one that still makes its index.
-            wait_until(lambda: ask("GET", f"{self.url}/dicomWeb/studies").status == 200)
-        except TimeoutError as error:
-            self.__exit__(None, None, None)
-            raise TimeoutError(self.log.read_text()[-3000:]) from error
+        own = {"DATA_DIR": str(self.data_dir), "ARCHIVE_PORT": str(self.port)}
+        environment = clean(**_ALLOCATOR) | own | self._environment
+        self.process = start([COMMAND, "archive"], self.log, environment)
+        wait_for_answer(self.process, f"{self.url}/healthz", self.log)
+        # Healthy is also one that still makes its index.
+        wait_until(lambda: ask("GET", f"{self.url}/dicomWeb/studies").status == 200)
         return self
 
     def __exit__(
@@ -69,18 +56,11 @@ class ArchiveServer:
         trace: TracebackType | None,
     ) -> None:
         """End it and all that it has started."""
-        if self.process.poll() is None:
-            left = tree(self.process.pid)
-            self.process.terminate()
-            try:
-                self.process.wait(BOUND)
-            finally:
-                kill(left)
+        end(self.process)
 
     def kill(self) -> None:
         """Kill it and all that it has started, as a loss of power would."""
-        kill(tree(self.process.pid))
-        self.process.wait(BOUND)
+        kill_family(self.process)
 
 
 @dataclass(frozen=True)
@@ -151,5 +131,5 @@ def ask(
 
 
 def _pieces(body: bytes) -> Iterator[bytes]:
-    for start in range(0, len(body), 1000):
-        yield body[start : start + 1000]
+    for offset in range(0, len(body), 1000):
+        yield body[offset : offset + 1000]

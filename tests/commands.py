@@ -14,30 +14,16 @@ from click.testing import CliRunner, Result
 
 from service.cli import main
 from tests.archive_instances import dicom_file, file_request
-from tests.peers import BOUND, free_port, wait_for_http
+from tests.archive_server import ArchiveServer
+from tests.peers import BOUND
 from tests.serving import COMMAND, SECRET
 
 
 @contextmanager
 def archive(folder: Path) -> Iterator[str]:
     """Run `jpegstow archive` with its data in a folder; yield its DICOMweb address."""
-    port = free_port()
-    environment = {
-        "PATH": os.environ["PATH"],
-        "ARCHIVE_PORT": str(port),
-        "DATA_DIR": str(folder / "data"),
-    }
-    with (folder / "archive.log").open("wb") as log:
-        process = subprocess.Popen(
-            [COMMAND, "archive"], env=environment, cwd=folder, stdout=log, stderr=log
-        )
-    try:
-        url = f"http://127.0.0.1:{port}"
-        wait_for_http(f"{url}/healthz", alive=lambda: process.poll() is None)
-        yield f"{url}/dicomWeb"
-    finally:
-        process.terminate()
-        process.wait(BOUND)
+    with ArchiveServer(folder / "data") as server:
+        yield f"{server.url}/dicomWeb"
 
 
 def jpegstow(*arguments: str | Path, url: str, text: str = "", **environment: str) -> Result:

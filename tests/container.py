@@ -21,10 +21,9 @@ from urllib.request import url2pathname
 
 import pytest
 
-from tests.bench.processes import tree
 from tests.judges import require_tool
 from tests.peers import BOUND
-from tests.serving import kill, wait_until
+from tests.processes import kill, start, tree, wait_until
 
 ROOT = Path(__file__).parents[1]
 SUITE = "bookworm"
@@ -204,8 +203,7 @@ class Container:
 
     def __enter__(self) -> Self:
         """Start it."""
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(self._command, env=self._given, stdout=log, stderr=log)
+        self.process = start(self._command, self.log, self._given)
         return self
 
     def __exit__(

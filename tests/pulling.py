@@ -1,10 +1,8 @@
 """`jpegstow pull` and other commands as processes, and pictures to pull."""
 
 import base64
-import os
 import signal
 import struct
-import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -12,6 +10,7 @@ from typing import Any, Self
 
 from tests.peers import BOUND
 from tests.peers.pubsub import PubSub
+from tests.processes import clean, start
 from tests.serving import COMMAND, SECRET
 
 
@@ -25,18 +24,8 @@ class Command:
 
     def __enter__(self) -> Self:
         """Start it."""
-        clean = {
-            name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH") if name in os.environ
-        }
-        environment = clean | {"UID_NAMESPACE": SECRET} | self._environment
-        with self._log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [COMMAND, *self._arguments],
-                cwd=self._log.parent,
-                env=environment,
-                stdout=log,
-                stderr=log,
-            )
+        environment = clean(UID_NAMESPACE=SECRET) | self._environment
+        self.process = start([COMMAND, *self._arguments], self._log, environment)
         return self
 
     def __exit__(

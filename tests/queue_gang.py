@@ -24,7 +24,7 @@ from service.ingest import Attempt, Described, Upload, digest_of
 from service.retry import Limits, SqliteQueue
 from tests.describing import PHOTOGRAPH, described
 from tests.jpegs import make_jpeg
-from tests.serving import wait_until
+from tests.processes import wait_until
 
 IMAGE: Final = make_jpeg()
 LIMITS: Final = Limits(1_000_000, 1 << 34)

@@ -1,13 +1,9 @@
 """The service under test: as a Flask test client, and as the real processes of `jpegstow serve`."""
 
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 import weakref
-from collections.abc import Callable
 from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
@@ -24,8 +20,8 @@ from service import assemble, settings
 from service.retry import Queue
 from service.settings import Settings
 from service.wsgi import application
-from tests.bench.processes import tree
-from tests.peers import BOUND, free_port, wait_for_http
+from tests.peers import BOUND, free_port
+from tests.processes import clean, end, start, tree, wait_for_answer
 
 COMMAND = str(Path(sys.executable).with_name("jpegstow"))
 SECRET = "the namespace of the tests"
@@ -118,19 +114,9 @@ class Serving:
         """Start it, and wait until it answers."""
         self.port, self.archive_port = free_port(), free_port()
         ports = {"PORT": str(self.port), "ARCHIVE_PORT": str(self.archive_port)}
-        clean = {
-            name: os.environ[name] for name in ("PATH", "HOME", "PYTHONPATH") if name in os.environ
-        }
-        environment = clean | ports | {"DATA_DIR": str(self.data_dir)} | self._environment
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                [COMMAND, "serve"], cwd=self.log.parent, env=environment, stdout=log, stderr=log
-            )
-        try:
-            wait_for_http(f"{self.url}/healthz", alive=lambda: self.process.poll() is None)
-        except TimeoutError as error:
-            self.__exit__(None, None, None)
-            raise TimeoutError(self.log.read_text()[-3000:]) from error
+        environment = clean(**ports, DATA_DIR=str(self.data_dir)) | self._environment
+        self._process = start([COMMAND, "serve"], self.log, environment)
+        wait_for_answer(self.process, f"{self.url}/healthz", self.log)
         return self
 
     def __exit__(
@@ -140,13 +126,7 @@ class Serving:
         trace: TracebackType | None,
     ) -> None:
         """End it and all that it has started."""
-        if self.process.poll() is None:
-            left = tree(self.process.pid)
-            self.process.terminate()
-            try:
-                self.process.wait(BOUND)
-            finally:
-                kill(left)
+        end(self.process)
 
     def processes(self) -> list[int]:
         """Return the ids of the supervisor and of all that descend from it."""
@@ -165,28 +145,3 @@ class Serving:
         """Upload images with fields."""
         files = [("image", ("photo.jpg", image)) for image in images]
         return requests.post(f"{self.url}{UPLOAD}", data=fields, files=files, timeout=BOUND)
-
-
-def kill(pids: list[int]) -> None:
-    """Kill processes that this test has started, if they still run, and wait until they don't."""
-    for pid in filter(is_alive, pids):
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: not any(map(is_alive, pids)))
-
-
-def is_alive(pid: int) -> bool:
-    """Tell whether a process runs; one that has ended but not been waited for doesn't."""
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return stat.rpartition(")")[2].split()[0] != "Z"
-
-
-def wait_until(condition: Callable[[], bool], seconds: float = BOUND) -> None:
-    """Poll a condition of other processes until it holds."""
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"it didn't come true within {seconds} s"
-        time.sleep(0.02)

@@ -10,7 +10,8 @@ import requests
 from tests.access import KEYS, shown
 from tests.jpegs import make_jpeg
 from tests.peers import BOUND
-from tests.serving import COMMAND, Serving, wait_until
+from tests.processes import wait_until
+from tests.serving import COMMAND, Serving
 
 JPEG = make_jpeg()
 

@@ -13,8 +13,8 @@ from tests.peers import Respond, ScriptedServer, instances_in, stored
 from tests.peers.buckets import Bucket, BucketServer
 from tests.peers.pubsub import PROJECT, PubSub, Topic
 from tests.peers.stow import Instance
+from tests.processes import wait_until
 from tests.pulling import Command, left
-from tests.serving import wait_until
 
 MANY = 1200
 NAMES = [f"Zebedee/{number:05}.jpg" for number in range(MANY)]

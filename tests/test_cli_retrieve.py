@@ -30,7 +30,8 @@ from tests.peers import (
     unauthorized,
     unavailable,
 )
-from tests.serving import COMMAND, settings_for, wait_until
+from tests.processes import wait_until
+from tests.serving import COMMAND, settings_for
 
 JSON = {"Content-Type": "application/dicom+json"}
 DICOM = {"Content-Type": "application/dicom"}

@@ -32,9 +32,10 @@ from tests.peers import (
 )
 from tests.peers.buckets import Bucket, BucketServer
 from tests.peers.pubsub import PubSub, Topic
+from tests.processes import wait_until
 from tests.pulling import Command, left
 from tests.queues import NOW, REFUSED, WEEK, Bell, Shelf, attempt, numbered, put, uid_of
-from tests.serving import Serving, wait_until
+from tests.serving import Serving
 from tests.test_push import envelope
 
 JPEG = make_jpeg(16, 16)

@@ -16,12 +16,14 @@ from typing import Any
 import pytest
 import requests
 
+from tests.archive_server import ArchiveServer
 from tests.jpegs import make_jpeg
-from tests.peers import BOUND, Respond, ScriptedServer, free_port, wait_for_http
+from tests.peers import BOUND, Respond, ScriptedServer, free_port
 from tests.peers.buckets import Bucket, BucketServer
 from tests.peers.pubsub import PubSub, Topic
+from tests.processes import wait_until
 from tests.pulling import Command, left
-from tests.serving import SECRET, Serving, wait_until
+from tests.serving import SECRET, Serving
 
 ATTEMPTS = 5  # the fewest that Pub/Sub takes
 PATIENCE = 60.0  # seconds; the emulator needs some 15 for five attempts
@@ -162,8 +164,7 @@ def test_dead_letters_are_stored_once_when_they_are_pulled_or_pushed_after_what_
     pulled, pushed = road.subscriptions
     port = road.settings["DICOMWEB_URL"].rpartition(":")[2].partition("/")[0]
     road.bucket.name = "not-yet"
-    with Command(tmp_path / "archive.log", "archive", ARCHIVE_PORT=port, DATA_DIR=str(tmp_path)):
-        wait_for_http(f"http://127.0.0.1:{port}/healthz")
+    with ArchiveServer(tmp_path / "store", int(port)):
         given = road.settings | road.pubsub.environment | {"DATA_DIR": str(tmp_path)}
         with Command(tmp_path / "pull.log", "pull", pulled, **given) as command:
             wait_until(lambda: command.output.count('"outcome": "stored"') == 2)

@@ -21,7 +21,7 @@ from service.dicomweb import create_app
 from service.durable import opening
 from service.wsgi import open_archive
 from tests.archive_instances import BASELINE, INSTANCE, SERIES, STUDY, dicom_file, jpeg, put
-from tests.serving import wait_until
+from tests.processes import wait_until
 
 PATH = f"/studies/{STUDY}/series/{SERIES}/instances/{INSTANCE}"
 PLAIN = "/dicomWeb"

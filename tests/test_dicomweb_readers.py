@@ -22,7 +22,7 @@ from tests.decoding import Pixels, by_dcmtk, by_gdcm, by_pydicom, furthest, imag
 from tests.jpegs import make_jpeg, picture
 from tests.judges import require_tool
 from tests.native_model import breaches, content
-from tests.serving import wait_until
+from tests.processes import wait_until
 
 EXPLICIT = "1.2.840.10008.1.2.1"
 IMPLICIT = "1.2.840.10008.1.2"

@@ -24,16 +24,8 @@ from tests.faults.proxy import CALM, LIES, PASS, STALL, STORM, Faults
 from tests.faults.stage import KILLS, WEATHERS, Stage, stage
 from tests.faults.uploading import Client
 from tests.jpegs import make_jpeg
-from tests.peers import (
-    BOUND,
-    Received,
-    Respond,
-    ScriptedServer,
-    Step,
-    refused_port,
-    stored,
-)
-from tests.serving import is_alive, kill, wait_until
+from tests.peers import BOUND, Received, Respond, ScriptedServer, Step, refused_port, stored
+from tests.processes import is_alive, kill, wait_until
 from tests.test_peers import TYPE, multipart
 
 # Its plan kills the service last, whose start takes back at once what a dead worker had leased.

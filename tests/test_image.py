@@ -14,11 +14,11 @@ from pathlib import Path
 import pytest
 import requests
 
-from tests.bench.processes import tree
 from tests.container import Container, Image, Images, require_root
 from tests.jpegs import make_jpeg
 from tests.judges import require_tool
 from tests.peers import BOUND, ScriptedServer, free_port, stored, wait_for_http
+from tests.processes import tree
 from tests.serving import SECRET, Serving
 
 JPEG = make_jpeg()

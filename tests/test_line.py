@@ -22,7 +22,8 @@ from pydicom.encaps import generate_frames
 from tests.jpegs import make_jpeg
 from tests.judges import require_tool
 from tests.peers import BOUND
-from tests.serving import UPLOAD, Serving, wait_until
+from tests.processes import wait_until
+from tests.serving import UPLOAD, Serving
 
 TEMPLATES = {
     "vl-photographic-image": "1.2.840.10008.5.1.4.1.1.77.1.4",

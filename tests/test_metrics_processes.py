@@ -13,7 +13,8 @@ import requests
 from tests.figures import Figures, figures
 from tests.jpegs import make_jpeg
 from tests.peers import BOUND, ScriptedServer, stored
-from tests.serving import Serving, is_alive, kill, wait_until
+from tests.processes import is_alive, kill, wait_until
+from tests.serving import Serving
 
 PICTURES = [make_jpeg(seed=seed) for seed in range(12)]
 STORED = ("jpegstow_uploads_total", "stored", "vl-photographic-image")

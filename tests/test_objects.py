@@ -21,9 +21,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from service.errors import BadRequest, JpegstowError, ObjectGone, ObjectUnavailable, TooLarge
 from service.gcp.envelope import Reference
 from service.gcp.objects import ABSENT, Buckets, Found, Listed, google_credentials
+from tests.loopback import BOUND
 from tests.peers import CutAnswer, Flood, Garbage, Hang, Received, Respond, SlowBody, refused_port
 from tests.peers.buckets import WRITTEN, Bucket, BucketServer, Version, moto_bucket
-from tests.peers.loopback import BOUND
 from tests.peers.scripted import ScriptedServer, Step, Wire
 
 GS = "gs://pictures"

@@ -1,43 +1,22 @@
 """The queue's page in a real browser: the store is away and comes back, or refuses."""
 
-import os
-import signal
-import subprocess
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect
 
+from tests.archive_server import ArchiveServer
 from tests.browsing import Tab, chromium, files, serious, shoot, size_of, tab
 from tests.painted import arm
-from tests.peers import BOUND, ScriptedServer, failed, free_port, stored, wait_for_http
-from tests.serving import COMMAND, Serving
+from tests.peers import BOUND, ScriptedServer, failed, free_port, stored
+from tests.serving import Serving
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with chromium() as running:
         yield running
-
-
-@contextmanager
-def archive(folder: Path, port: int) -> Iterator[None]:
-    """Run a store of its own, as it comes back."""
-    environment = {
-        "PATH": os.environ["PATH"],
-        "DATA_DIR": str(folder),
-        "ARCHIVE_PORT": str(port),
-    }
-    with (folder.parent / "archive.log").open("wb") as log:
-        process = subprocess.Popen([COMMAND, "archive"], env=environment, stdout=log, stderr=log)
-    try:
-        wait_for_http(f"http://127.0.0.1:{port}/dicomWeb/studies?limit=1")
-        yield
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(BOUND)
 
 
 def upload(opened: Tab, patient: str, state: str, seed: int) -> None:
@@ -67,7 +46,7 @@ def test_what_the_store_cannot_take_is_seen_in_the_queue_and_stored_once_it_is_b
         assert size_of(entry.locator("img")) == [256, 192]
         assert serious(page) == []
         shoot(page, "queue-phone")
-        with archive(tmp_path / "store", port):
+        with ArchiveServer(tmp_path / "store", port):
             page.get_by_role("button", name="Try now").click()
             expect(page.locator("#notice")).to_have_text("It is tried now.")
             # By itself: the list is asked for again and again.

@@ -16,7 +16,6 @@ import requests
 
 from service.archive import Archive
 from tests.archive_instances import dicom_file, put
-from tests.bench.processes import tree
 from tests.jpegs import make_jpeg
 from tests.peers import (
     BOUND,
@@ -28,7 +27,8 @@ from tests.peers import (
     stored,
     wait_for_http,
 )
-from tests.serving import COMMAND, Serving, client_for, is_alive, kill, post, wait_until
+from tests.processes import is_alive, kill, tree, wait_until
+from tests.serving import COMMAND, Serving, client_for, post
 
 JPEG = make_jpeg()
 GRACE = 9.0  # seconds; Cloud Run kills after 10

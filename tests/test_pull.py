@@ -18,20 +18,14 @@ from service.errors import ObjectUnavailable
 from service.gcp.envelope import Message
 from service.gcp.pull import Workers, pull
 from service.retry import Filter
+from tests.archive_server import ArchiveServer
 from tests.jpegs import make_jpeg
-from tests.peers import (
-    BOUND,
-    Respond,
-    ScriptedServer,
-    Wire,
-    free_port,
-    stored,
-    wait_for_http,
-)
+from tests.peers import BOUND, Respond, ScriptedServer, Wire, stored
 from tests.peers.buckets import Bucket, BucketServer
 from tests.peers.pubsub import PROJECT, PubSub
+from tests.processes import wait_until
 from tests.pulling import Command, left, numbered, publish_all
-from tests.serving import settings_for, wait_until
+from tests.serving import settings_for
 
 JPEG = make_jpeg()
 SMALL = make_jpeg(16, 16)
@@ -309,10 +303,8 @@ def test_of_2000_messages_each_is_stored_once_though_the_process_is_killed_twice
         (numbered(SMALL, serial), said | {"InstanceNumber": str(serial)}) for serial in range(MANY)
     ]
     publish_all(pubsub, topic.name, pictures)
-    port = str(free_port())
-    given = {"DATA_DIR": str(tmp_path), "ARCHIVE_PORT": port}
-    with Command(tmp_path / "archive.log", "archive", **given):
-        wait_for_http(f"http://127.0.0.1:{port}/healthz")
+    with ArchiveServer(tmp_path / "store") as archive:
+        port = str(archive.port)
         started = time.monotonic()
         for enough in (MANY // 4, MANY // 2):
             with pulling(pubsub, subscription, tmp_path, ARCHIVE_PORT=port) as command:

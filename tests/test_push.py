@@ -28,7 +28,8 @@ from tests.peers import (
 )
 from tests.peers.buckets import Bucket, BucketServer
 from tests.peers.pubsub import PubSub, Topic, require_emulator
-from tests.serving import COMMAND, Serving, client_for, kill, wait_until
+from tests.processes import kill, wait_until
+from tests.serving import COMMAND, Serving, client_for
 from tests.streams import behind_soi, segment
 from tests.tokens import AUDIENCE, EMAIL, bearer, key_server
 

@@ -25,7 +25,7 @@ from service.archive import InstanceUids
 from tests.archive_instances import BASELINE, VL_PHOTOGRAPHIC, dicom_file, jpeg
 from tests.archive_server import Answer, ArchiveServer, ask
 from tests.decoding import furthest, image
-from tests.serving import wait_until
+from tests.processes import wait_until
 
 DATASET = "projects/my-project/locations/us-central1/datasets/my-dataset"
 STORE = f"{DATASET}/dicomStores/my-store/dicomWeb"

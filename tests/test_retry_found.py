@@ -30,6 +30,7 @@ from tests.peers import (
     stored,
     unsupported_media_type,
 )
+from tests.processes import wait_until
 from tests.queues import (
     DOWN,
     NOW,
@@ -45,7 +46,7 @@ from tests.queues import (
     sqlite_queue,
     uids,
 )
-from tests.serving import COMMAND, SECRET, client_for, settings_for, wait_until
+from tests.serving import COMMAND, SECRET, client_for, settings_for
 from tests.test_read_back import made
 from tests.test_retry_trouble import of_a_user
 

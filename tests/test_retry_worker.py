@@ -1,6 +1,5 @@
 """The real process `jpegstow retry`, in front of a scripted store."""
 
-import os
 import signal
 import subprocess
 import time
@@ -12,8 +11,9 @@ import pytest
 
 from service.retry import LEASE, SqliteQueue
 from tests.peers import BOUND, Hang, ScriptedServer, instances_in, stored, unavailable
+from tests.processes import clean, start, wait_until
 from tests.queues import numbered, put, sqlite_queue, uids
-from tests.serving import COMMAND, SECRET, wait_until
+from tests.serving import COMMAND, SECRET
 
 GRACE = 8.0  # seconds that the end may take beyond that of a process which sends nothing
 
@@ -27,21 +27,13 @@ def queue(tmp_path: Path) -> Iterator[SqliteQueue]:
 @contextmanager
 def retrying(folder: Path, store: ScriptedServer) -> Iterator[subprocess.Popen[bytes]]:
     """Run the process until the block ends."""
-    environment = {
-        "PATH": os.environ["PATH"],
-        "DATA_DIR": str(folder),
-        "DICOMWEB_URL": store.dicomweb_url,
-        "UID_NAMESPACE": SECRET,
-        "READ_BACK": "never",
-    }
-    with (folder / "log").open("ab") as log:
-        process = subprocess.Popen(
-            [COMMAND, "retry", "--concurrency", "2"],
-            cwd=folder,
-            env=environment,
-            stdout=log,
-            stderr=log,
-        )
+    environment = clean(
+        DATA_DIR=str(folder),
+        DICOMWEB_URL=store.dicomweb_url,
+        UID_NAMESPACE=SECRET,
+        READ_BACK="never",
+    )
+    process = start([COMMAND, "retry", "--concurrency", "2"], folder / "log", environment)
     try:
         yield process
     finally:

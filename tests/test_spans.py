@@ -10,13 +10,12 @@ from typing import Any
 
 import pytest
 import requests
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
-    ExportTraceServiceRequest,
-)
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from tests.jpegs import make_jpeg
 from tests.peers import BOUND, Respond, ScriptedServer, stored
-from tests.serving import SECRET, UPLOAD, Serving, wait_until
+from tests.processes import wait_until
+from tests.serving import SECRET, UPLOAD, Serving
 
 ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 SPAN = "00f067aa0ba902b7"

@@ -29,7 +29,8 @@ from tests.peers import (
     unavailable,
     unsupported_media_type,
 )
-from tests.serving import settings_for, wait_until
+from tests.processes import wait_until
+from tests.serving import settings_for
 from tests.test_read_back import file_of, made
 from tests.test_store import Drip, service_account
 

@@ -12,7 +12,8 @@ from service import tracing
 from service.tracing import Trace
 from tests.jpegs import make_jpeg
 from tests.peers import BOUND, ScriptedServer, stored
-from tests.serving import UPLOAD, Serving, wait_until
+from tests.processes import wait_until
+from tests.serving import UPLOAD, Serving
 
 ID = "4bf92f3577b34da6a3ce929d0e0e4736"
 SPAN = "00f067aa0ba902b7"

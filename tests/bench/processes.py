@@ -7,17 +7,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.processes import tree
+
 _TICKS = os.sysconf("SC_CLK_TCK")
-
-
-def tree(root: int) -> list[int]:
-    """Return a process and all that descend from it."""
-    children = []
-    with suppress(FileNotFoundError, ProcessLookupError):  # a thread may end meanwhile
-        for task in Path(f"/proc/{root}/task").iterdir():
-            with suppress(FileNotFoundError, ProcessLookupError):
-                children += [int(child) for child in (task / "children").read_text().split()]
-    return [root, *(pid for child in children for pid in tree(child))]
 
 
 def cpu_seconds(root: int) -> float:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.archive_instances import file_request
 from tests.contract_store.stores import FILES, Photograph, Store, instances
-from tests.serving import wait_until
+from tests.processes import wait_until
 
 # The operation's URL begins where the API's version stands in the store's.
 VERSION = re.compile(r"https?://[^/]+/v1(beta1)?(?=/projects/)")

@@ -10,9 +10,8 @@ from random import Random
 from types import TracebackType
 from typing import Self
 
-from tests.bench.processes import tree
-from tests.peers import wait_for_http
-from tests.serving import COMMAND, is_alive, wait_until
+from tests.processes import clean, is_alive, start, tree, wait_for_answer, wait_until
+from tests.serving import COMMAND
 
 
 class Program:
@@ -22,8 +21,7 @@ class Program:
         self.url = f"http://127.0.0.1:{port}"
         self.log = log
         self._command = command
-        clean = {name: os.environ[name] for name in ("PATH", "PYTHONPATH") if name in os.environ}
-        self._environment = clean | environment
+        self._environment = clean(**environment)
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
@@ -45,18 +43,10 @@ class Program:
 
         A session of its own keeps the terminal's Ctrl-C from it: it is ended in its turn.
         """
-        with self.log.open("ab") as log:
-            process = subprocess.Popen(
-                [COMMAND, self._command],
-                cwd=self.log.parent,
-                env=self._environment | environment,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        self._process = process
+        command, given = [COMMAND, self._command], self._environment | environment
+        self._process = start(command, self.log, given, session=True)
         try:
-            wait_for_http(f"{self.url}/healthz", alive=lambda: process.poll() is None)
+            wait_for_answer(self._process, f"{self.url}/healthz", self.log)
         except BaseException:
             self.kill()
             raise

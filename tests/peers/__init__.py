@@ -5,7 +5,7 @@ with ScriptedServer(throttled(retry_after=2), stored()) as store:
 assert [request.length for request in store.requests] == [len(payload)] * 2
 """
 
-from tests.peers.loopback import BOUND, free_port, refused_port, wait_for_http
+from tests.loopback import BOUND, free_port, refused_port, wait_for_http
 from tests.peers.orthanc import Orthanc
 from tests.peers.scripted import Received, ScriptedServer, Step, Wire
 from tests.peers.steps import (

@@ -1,7 +1,6 @@
 """Orthanc, the open DICOM server, as a process of the test's own."""
 
 import json
-import subprocess
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -9,7 +8,8 @@ from typing import Any, Self
 import requests
 
 from tests.judges import require_tool
-from tests.peers.loopback import BOUND, free_port, wait_for_http
+from tests.loopback import BOUND
+from tests.processes import kill_family, on_a_port, start, wait_for_answer
 
 
 class Orthanc:
@@ -30,25 +30,18 @@ class Orthanc:
             "StorageDirectory": str(folder),
             **options,
         }
-        self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        """Start it; another program may take the port before it does, so that it gets a few."""
-        for _ in range(3):
-            try:
-                return self._start(free_port())
-            except TimeoutError:
-                self._stop()
-        raise TimeoutError((self.folder / "orthanc.log").read_text()[-2000:])
+        """Start it."""
+        return on_a_port(self._start)
 
     def _start(self, port: int) -> Self:
         self.url = f"http://127.0.0.1:{port}"
         settings = self.folder / "orthanc.json"
         settings.write_text(json.dumps(self._options | {"HttpPort": port}))
-        with (self.folder / "orthanc.log").open("wb") as log:
-            command = [require_tool("Orthanc"), str(settings)]
-            self._process = process = subprocess.Popen(command, stdout=log, stderr=log)
-        wait_for_http(f"{self.url}/system", alive=lambda: process.poll() is None)
+        log = self.folder / "orthanc.log"
+        self._process = start([require_tool("Orthanc"), str(settings)], log)
+        wait_for_answer(self._process, f"{self.url}/system", log)
         return self
 
     def __exit__(
@@ -58,13 +51,8 @@ class Orthanc:
         trace: TracebackType | None,
     ) -> None:
         """Stop it and wait for its end."""
-        self._stop()
+        kill_family(self._process)  # its folder is thrown away: there is nothing to be saved
         self.session.close()
-
-    def _stop(self) -> None:
-        if self._process:
-            self._process.kill()  # its folder is thrown away: there is nothing to be saved
-            self._process.wait()
 
     @property
     def dicomweb_url(self) -> str:

@@ -16,8 +16,6 @@ import base64
 import itertools
 import os
 import shutil
-import signal
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -26,7 +24,8 @@ from typing import Any, Self
 import pytest
 import requests
 
-from tests.peers.loopback import BOUND, free_port, wait_for_http
+from tests.loopback import BOUND
+from tests.processes import kill_family, on_a_port, start, wait_for_answer
 
 PROJECT = "projects/jpegstow-tests"
 _PROGRAM = "platform/pubsub-emulator/bin/cloud-pubsub-emulator"
@@ -58,25 +57,16 @@ class PubSub:
         self._log = folder / "pubsub.log"
         self._numbers = itertools.count(1)
         self._session = requests.Session()
-        self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
-        """Start it, which takes Java some seconds; another program may take the port before."""
-        for _ in range(3):
-            try:
-                return self._start(free_port())
-            except TimeoutError:
-                self._stop()
-        raise TimeoutError(self._log.read_text()[-2000:])
+        """Start it, which takes Java some seconds."""
+        return on_a_port(self._start)
 
     def _start(self, port: int) -> Self:
         self.host = f"127.0.0.1:{port}"
         command = [str(self._program), "--host=127.0.0.1", f"--port={port}"]
-        with self._log.open("wb") as log:
-            self._process = process = subprocess.Popen(
-                command, stdout=log, stderr=log, start_new_session=True
-            )
-        wait_for_http(f"http://{self.host}/", alive=lambda: process.poll() is None)
+        self._process = start(command, self._log, session=True)
+        wait_for_answer(self._process, f"http://{self.host}/", self._log)
         return self
 
     def __exit__(
@@ -86,13 +76,8 @@ class PubSub:
         trace: TracebackType | None,
     ) -> None:
         """Stop it and wait for its end."""
-        self._stop()
+        kill_family(self._process)  # the shell that starts it, and Java
         self._session.close()
-
-    def _stop(self) -> None:
-        if self._process and self._process.poll() is None:
-            os.killpg(self._process.pid, signal.SIGKILL)  # the shell that starts it, and Java
-            self._process.wait(BOUND)
 
     @property
     def environment(self) -> dict[str, str]:

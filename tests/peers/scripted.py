@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from tests.peers.loopback import BOUND
+from tests.loopback import BOUND
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from random import Random
 
-from tests.peers.loopback import BOUND
+from tests.loopback import BOUND
 from tests.peers.scripted import Received, Step, Wire
 
 _DICOM_JSON = {"Content-Type": "application/dicom+json"}

@@ -13,8 +13,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Self
 
+from tests.loopback import BOUND
 from tests.peers.buckets import Bucket, BucketServer
-from tests.peers.loopback import BOUND
 from tests.peers.scripted import Wire
 from tests.peers.steps import Respond
 

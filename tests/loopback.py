@@ -9,7 +9,7 @@ from random import Random
 
 import requests
 
-BOUND = 120.0  # seconds that anything in this folder waits at most; a machine may be slow
+BOUND = 120.0  # seconds that the tests wait at most for anything; a machine may be slow
 
 # Below those that Linux gives to whoever asks for any, be it for a connection: nobody takes one
 # between its choice and its use. Each of pytest's workers has its own, in an order of its own.
