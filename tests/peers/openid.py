@@ -8,8 +8,6 @@ It wants a client's secret, and checks no PKCE.
 """
 
 import json
-import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,9 +16,10 @@ from typing import Any, Self
 
 import requests
 
-from tests.peers.loopback import BOUND, free_port, wait_for_http
+from tests.loopback import BOUND
 from tests.peers.scripted import Received, Step
 from tests.peers.steps import Respond
+from tests.processes import clean, kill_family, on_a_port, start, wait_for_answer
 
 _JSON = {"Content-Type": "application/json"}
 _PROGRAM = str(Path(sys.executable).with_name("oidc-provider-mock"))
@@ -35,25 +34,19 @@ class OpenIdProvider:
         self._registered = "false" if any_client else "true"
         self._log = folder / "openid.log"
         self._person = person
-        self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         """Start it, and wait until it answers."""
-        port = free_port()
+        return on_a_port(self._start)
+
+    def _start(self, port: int) -> Self:
         self.url = f"http://127.0.0.1:{port}"
         command = [_PROGRAM, "-p", str(port), "-r", self._registered, "-n", "true"]
-        with self._log.open("wb") as log:
-            self._process = process = subprocess.Popen(
-                [*command, "--user-claims", json.dumps(self._person)],
-                env=os.environ | {"PYTHONWARNINGS": "ignore"},
-                stdout=log,
-                stderr=log,
-            )
-        try:
-            wait_for_http(f"{self.url}/jwks", alive=lambda: process.poll() is None)
-        except TimeoutError as error:
-            self.__exit__(None, None, None)
-            raise TimeoutError(self._log.read_text()[-2000:]) from error
+        quiet = clean(PYTHONWARNINGS="ignore")
+        self._process = start(
+            [*command, "--user-claims", json.dumps(self._person)], self._log, quiet
+        )
+        wait_for_answer(self._process, f"{self.url}/jwks", self._log)
         return self
 
     def __exit__(
@@ -63,9 +56,7 @@ class OpenIdProvider:
         trace: TracebackType | None,
     ) -> None:
         """End it."""
-        assert self._process
-        self._process.kill()
-        self._process.wait(BOUND)
+        kill_family(self._process)
 
     def register(self, back: str) -> tuple[str, str]:
         """Return the id and the secret of a new client, whose people come back to a URL."""
