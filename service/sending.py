@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -60,15 +61,17 @@ def find(
 ) -> Iterator[Path]:
     """Yield the files of paths, folders and globs; `**` reaches into folders, as in ``./**.dcm``.
 
+    Links are followed. One that leads nowhere is yielded, too, so that its file is missed.
+
     Raises
     ------
     BadRequest
-        For a pattern that matches nothing.
+        For a pattern that matches nothing, and a folder that can't be looked into.
     """
     for pattern in patterns:
         path = Path(pattern)
         if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.is_file() and in_folders(p))
+            found = sorted(p for p in _below(path) if _is_chosen(p, in_folders))
         elif has_magic(pattern) and not path.exists():
             deep = re.sub(r"\*\*(?![/\\]|$)", "**/*", pattern)  # Python's ** is a whole step
             found = [Path(name) for name in sorted(glob(deep, recursive=True))]  # noqa: PTH207 - absolute too
@@ -76,7 +79,42 @@ def find(
             found = [path] if path.is_file() else []
         if not found:
             raise BadRequest(f"nothing to send at {pattern}", reason="no-file")
-        yield from (file for file in found if file.is_file())
+        yield from (file for file in found if file.is_file() or _leads_nowhere(file))
+
+
+def _below(folder: Path) -> Iterator[Path]:
+    """Yield what is in a folder and in those below it, but for the folders themselves."""
+    seen: set[tuple[int, int]] = set()
+    for place, folders, files in os.walk(folder, onerror=_unseen, followlinks=True):
+        known = Path(place).stat()
+        if (known.st_dev, known.st_ino) in seen:
+            folders.clear()  # a link has led here again
+            continue
+        seen.add((known.st_dev, known.st_ino))
+        folders.sort()
+        yield from (Path(place, name) for name in files)
+
+
+def _unseen(error: OSError) -> None:
+    """Refuse to leave out in silence what can't be looked into."""
+    raise BadRequest(
+        f"the folder can't be read ({type(error).__name__})",
+        reason="no-folder",
+        where=str(error.filename),
+        mend="make it readable, or name the others only",
+    ) from error
+
+
+def _is_chosen(path: Path, in_folders: Callable[[Path], bool]) -> bool:
+    """Tell whether something in a folder is to be sent, be it only to be told of as unreadable."""
+    try:
+        return (path.is_file() or _leads_nowhere(path)) and in_folders(path)
+    except OSError:
+        return True
+
+
+def _leads_nowhere(path: Path) -> bool:
+    return path.is_symlink() and not path.exists()
 
 
 def read_manifest(path: Path) -> list[Item]:

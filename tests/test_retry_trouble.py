@@ -5,7 +5,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -28,9 +28,9 @@ from tests.queue_trouble import (
     service,
 )
 from tests.queues import NOW, attempt, sqlite_queue
+from tests.users import of_a_user
 
 ROOT: Final = Path(__file__).parents[1]
-NOBODY: Final = 65_534
 
 
 @pytest.fixture
@@ -67,21 +67,6 @@ def test_a_standard_output_on_a_full_disk_costs_neither_an_answer_nor_an_attempt
 
 
 # A folder that can't be written
-
-
-@contextmanager
-def of_a_user() -> Iterator[Path]:
-    """Yield a folder whose owner this process is; not as root, whom no missing right hinders."""
-    with TemporaryDirectory() as folder:
-        is_root = os.geteuid() == 0
-        if is_root:
-            os.chown(folder, NOBODY, NOBODY)
-            os.seteuid(NOBODY)
-        try:
-            yield Path(folder)
-        finally:
-            if is_root:
-                os.seteuid(0)
 
 
 def protect(folder: Path, *, mode: int) -> None:

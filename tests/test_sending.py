@@ -27,6 +27,7 @@ from tests.peers import (
 from tests.peers.scripted import Step
 from tests.serving import settings_for
 from tests.test_store import as_dataset, as_file
+from tests.users import of_a_user
 
 JPEG = make_jpeg()
 
@@ -68,6 +69,38 @@ def test_a_pattern_that_finds_nothing_is_an_error(pattern: str, folder: Path) ->
     (folder / "deep" / "empty").mkdir()
     with pytest.raises(BadRequest, match="nothing to send"):
         list(sending.find([pattern.format(folder)]))
+
+
+def test_a_link_that_leads_nowhere_is_not_left_out_in_silence(folder: Path) -> None:
+    for name in ("gone.jpg", "deep/gone.dcm", "gone.txt"):
+        (folder / name).symlink_to(folder / "on another disk")
+    found = [path.name for path in sending.find([str(folder)])]
+    assert {"gone.jpg", "gone.dcm"} <= set(found)
+    assert "gone.txt" not in found  # by its name it is no picture
+    assert [path.name for path in sending.find([f"{folder}/*.jpg"])] == ["b.jpg", "gone.jpg"]
+    # Whether it's a DICOM file can't be seen, and so it is told of.
+    assert folder / "gone.txt" in sending.find([str(folder)], sending.is_ready)
+
+
+def test_links_to_folders_are_followed_and_never_round_and_round(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    elsewhere = tmp_path_factory.mktemp("elsewhere")
+    (elsewhere / "z.jpg").write_bytes(JPEG)
+    (folder / "disk").symlink_to(elsewhere)
+    (elsewhere / "back").symlink_to(folder)
+    found = [str(path.relative_to(folder)) for path in sending.find([str(folder)])]
+    assert found == ["a.JPEG", "b.jpg", "deep/d.jpe", "deep/e.dcm", "disk/z.jpg"]
+
+
+def test_a_folder_that_cant_be_looked_into_is_not_left_out_in_silence() -> None:
+    with of_a_user() as folder:
+        (folder / "open").mkdir()
+        (folder / "open" / "a.jpg").write_bytes(JPEG)
+        (folder / "closed").mkdir(mode=0)
+        with pytest.raises(BadRequest, match="can't be read") as caught:
+            list(sending.find([str(folder)]))
+        assert caught.value.where == str(folder / "closed")
 
 
 def manifest(folder: Path, text: str | bytes) -> Path:
