@@ -35,7 +35,7 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """What became of one file; `reason` is empty for a stored one."""
+    """What became of one file; `reason` is empty for a stored one, unless the store warns."""
 
     path: Path
     outcome: str
@@ -265,8 +265,10 @@ def _send_jpeg(item: Item, data: bytes, rules: Rules, store: DicomwebStore, temp
 
 def _sent(path: Path, verdict: Verdict, name: str) -> Sent:
     match verdict:
-        case Stored(duplicate=duplicate):
-            return Sent(path, "already stored" if duplicate else "stored", "", name)
+        case Stored() as stored:
+            return Sent(
+                path, "already stored" if stored.duplicate else "stored", stored.warning, name
+            )
         case Rejected(reason) | Conflict(reason):
             return Sent(path, "rejected", reason, name)
         case Unavailable(reason):

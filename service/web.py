@@ -134,10 +134,12 @@ def _answer(result: Result) -> Answer:
         case Stored() as stored:
             status = HTTPStatus.OK if stored.duplicate else HTTPStatus.CREATED
             outcome = "already stored" if stored.duplicate else "stored"
+            warning = {"WarningReason": stored.warning_reason} if stored.warning_reason else {}
             return {
                 "status": status,
                 "outcome": outcome,
                 "RetrieveURL": stored.retrieve_url,
+                **warning,
                 **facts,
             }
         case Rejected() as rejected:
@@ -268,7 +270,7 @@ def _log(result: Result, started: float) -> None:
 def _severity(outcome: Outcome | JpegstowError) -> telemetry.Severity:
     """Return how loud an outcome is: what only an operator can mend is an error."""
     if isinstance(outcome, Stored):
-        return "INFO"
+        return "WARNING" if outcome.warning else "INFO"
     operator = isinstance(outcome, Unavailable) and outcome.operator
     return "ERROR" if operator or isinstance(outcome, Rejected) else "WARNING"
 

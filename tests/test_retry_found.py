@@ -48,7 +48,7 @@ from tests.queues import (
 )
 from tests.serving import COMMAND, SECRET, client_for, settings_for
 from tests.test_read_back import made
-from tests.test_retry_trouble import of_a_user
+from tests.users import of_a_user
 
 HOUR = 3600.0
 DENIED = Unavailable("the store doesn't accept the credentials (401)", status=401, operator=True)

@@ -202,6 +202,18 @@ def test_a_ready_dicom_file_is_sent_byte_for_byte(store: ScriptedServer, tmp_pat
         assert parts_of(store.requests[-1]) == [("application/dicom", file)]
 
 
+@pytest.mark.parametrize("name", ["a.jpg", "ready.dcm"])
+def test_what_the_store_has_changed_is_stored_and_told_of(
+    name: str, store: ScriptedServer, tmp_path: Path
+) -> None:
+    send(store, picture(tmp_path))
+    data = JPEG if name == "a.jpg" else as_file(as_dataset(store.requests[0]))
+    with ScriptedServer(stored(warning=0xB006)) as changing:
+        sent = send(changing, picture(tmp_path, data, name))
+    assert sent.outcome == "stored"
+    assert sent.reason == "stored, but not as it was sent: warning reason B006H"
+
+
 UNSENT = {
     "a PNG": (b"\x89PNG\r\n\x1a\n", "a.jpg", {}, "PNG"),
     "half a JPEG": (JPEG[:-50], "a.jpg", {}, "damaged"),

@@ -76,6 +76,19 @@ def test_a_stored_instance_is_answered_with_all_that_names_it(
     assert instance["SOPInstanceUID"].encode() in request.body
 
 
+def test_a_store_that_has_changed_what_it_stored_is_not_kept_quiet(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with ScriptedServer(stored(warning=0xB000)) as changing:
+        response = post(client_for(changing.dicomweb_url), JPEG)
+    instance = only(response)
+    assert (response.status_code, instance["outcome"]) == (201, "stored")
+    assert instance["WarningReason"] == 0xB000
+    line = json.loads(capsys.readouterr().out)
+    assert (line["severity"], line["outcome"]) == ("WARNING", "stored")
+    assert line["reason"] == "stored, but not as it was sent: warning reason B000H"
+
+
 def test_each_image_of_a_request_has_its_own_result(
     client: FlaskClient, store: ScriptedServer
 ) -> None:

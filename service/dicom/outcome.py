@@ -11,12 +11,20 @@ class Stored:
     """The store's answer names the instance as stored.
 
     `duplicate` tells that it was there before, with the same content. `warning_reason` is the
-    store's (0008,1196), 0 without one.
+    store's (0008,1196), 0 without one: B000H, it has changed values; B006H, it has discarded
+    elements; B007H, the data set doesn't match the SOP class (PS3.4 Table B.2-1).
     """
 
     retrieve_url: str = ""
     duplicate: bool = False
     warning_reason: int = 0
+
+    @property
+    def warning(self) -> str:
+        """What the store warns of, in no words of its own; empty if of nothing."""
+        if not self.warning_reason:
+            return ""
+        return f"stored, but not as it was sent: warning reason {self.warning_reason:04X}H"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,4 +83,4 @@ def loggable(outcome: Outcome) -> str:
         case Rejected() | Unavailable():
             return f"status {outcome.status}" if outcome.status else outcome.reason
         case Stored():
-            return "already stored" if outcome.duplicate else ""
+            return outcome.warning or ("already stored" if outcome.duplicate else "")

@@ -200,7 +200,7 @@ def _acceptable(said: Mapping[str, Any]) -> dict[str, Any]:
 def _log(upload: Upload, outcome: Outcome, uid: str | None) -> None:
     queued = isinstance(outcome, Unavailable)
     telemetry.log(
-        "INFO" if isinstance(outcome, Stored) else "WARNING",
+        "INFO" if isinstance(outcome, Stored) and not outcome.warning else "WARNING",
         "message",
         source=upload.source,
         template=upload.template,

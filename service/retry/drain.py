@@ -155,8 +155,9 @@ def settle(queue: Queue, lease: Lease, attempt: Attempt, chance: float, max_age:
 def _log(lease: Lease, outcome: Outcome, attempts: int) -> None:
     """Write the line of an attempt; what only an operator can mend is loud."""
     operator = isinstance(outcome, Unavailable) and outcome.operator
+    warned = isinstance(outcome, Stored) and outcome.warning
     telemetry.log(
-        "ERROR" if operator or isinstance(outcome, Rejected) else "INFO",
+        "ERROR" if operator or isinstance(outcome, Rejected) else "WARNING" if warned else "INFO",
         "retry",
         SOPInstanceUID=lease.entry.sop_instance_uid,
         outcome=type(outcome).__name__.lower(),

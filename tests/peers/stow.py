@@ -61,11 +61,13 @@ def _answer(
     bad: Sequence[Instance] = (),
     reason: int = 0,
     detail: str = "",
+    warning: int = 0,
 ) -> bytes:
     """Write Referenced and Failed SOP Sequence (PS3.18 Table I.2-1), `detail` as Google does."""
     model: dict[str, Any] = {}
     if good:
-        model["00081199"] = {"vr": "SQ", "Value": [_reference(each) for each in good]}
+        warned = {"00081196": {"vr": "US", "Value": [warning]}} if warning else {}
+        model["00081199"] = {"vr": "SQ", "Value": [_reference(each) | warned for each in good]}
     if bad:
         failure: dict[str, Any] = {"00081197": {"vr": "US", "Value": [reason]}}
         if detail:
@@ -74,9 +76,12 @@ def _answer(
     return json.dumps(model).encode()
 
 
-def stored() -> Respond:
-    """Store everything, and name it."""
-    return Respond(200, _JSON, lambda request: _answer(good=instances_in(request)))
+def stored(warning: int = 0) -> Respond:
+    """Store everything, and name it; with a Warning Reason if there is one, as dcm4chee does."""
+    status = 202 if warning else 200
+    return Respond(
+        status, _JSON, lambda request: _answer(good=instances_in(request), warning=warning)
+    )
 
 
 def stored_xml() -> Respond:
