@@ -16,6 +16,8 @@ from tests.jpegs import make_jpeg, picture, srgb_profile
 from tests.streams import behind_soi, segment
 
 DISPLAY = srgb_profile()
+# The primaries of Adobe RGB, adapted from D65 to D50 (Bradford), as x and y.
+ADOBE_IN_D50 = [(0.6484, 0.3309), (0.2302, 0.7016), (0.1559, 0.0660)]
 DERMOSCOPIC = "dermoscopic-photography-image"
 CAMERA = {
     "Manufacturer": "Aleph",
@@ -209,6 +211,38 @@ def test_what_exif_declares_to_be_srgb_is_srgb() -> None:
     data = behind_soi(make_jpeg(32, 16), segment(0xE1, exif.tobytes()))
     dataset = described(data).instance.dataset
     assert (dataset.ICCProfile, dataset.ColorSpace) == (icc.srgb(), "SRGB")
+
+
+@pytest.mark.parametrize("template", [PHOTOGRAPH, DERMOSCOPIC])
+def test_what_a_camera_declares_to_be_adobe_rgb_is_not_taken_for_srgb(template: str) -> None:
+    """A camera writes no profile then, but the index of a DCF optional file."""
+    dataset = described(indexed("R03"), template, SAID | CAMERA).instance.dataset
+    assert (dataset.ICCProfile, dataset.ColorSpace) == (icc.adobe_rgb(), "ADOBERGB")
+    assert "ICCProfile" not in described(indexed("R98")).instance.dataset
+
+
+def indexed(index: str) -> bytes:
+    exif = Image.Exif()
+    exif.get_ifd(0x8769).update({0xA001: 0xFFFF, 0xA005: {0x0001: index}})
+    return behind_soi(make_jpeg(32, 16), segment(0xE1, exif.tobytes()))
+
+
+def test_our_adobe_rgb_has_its_primaries_and_its_gamma() -> None:
+    """Adobe RGB (1998) 4.3.1: the primaries, the white of D65, and a gamma of 2 51/256."""
+    opened = ImageCms.ImageCmsProfile(BytesIO(icc.adobe_rgb()))
+    assert header(icc.adobe_rgb()) == (b"scnr", b"RGB ", b"XYZ ")
+    told = opened.profile
+    for found, adapted in zip(
+        (told.red_primary, told.green_primary, told.blue_primary), ADOBE_IN_D50, strict=True
+    ):
+        assert found is not None
+        assert found[1][:2] == pytest.approx(adapted, abs=5e-4)
+    grey = Image.new("RGB", (1, 1), (128, 128, 128))
+    lab = ImageCms.profileToProfile(grey, opened, ImageCms.createProfile("LAB"), outputMode="LAB")
+    assert lab is not None
+    measured = np.asarray(lab)[0, 0, 0]
+    luminance = (128 / 255) ** (563 / 256)
+    assert measured == pytest.approx((116 * luminance ** (1 / 3) - 16) * 255 / 100, abs=1)
 
 
 def test_converted_ink_is_srgb() -> None:

@@ -161,8 +161,9 @@ def _colour_facts(normalised: Normalised) -> Dataset:
     facts = Dataset()
     if normalised.icc_profile:
         facts.ICCProfile = normalised.icc_profile
-        if normalised.icc_profile == icc.srgb():
-            facts.ColorSpace = "SRGB"
+        known = {icc.srgb(): "SRGB", icc.adobe_rgb(): "ADOBERGB"}  # PS3.3 C.11.15.1.2
+        if normalised.icc_profile in known:
+            facts.ColorSpace = known[normalised.icc_profile]
     return facts
 
 

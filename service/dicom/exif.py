@@ -19,10 +19,12 @@ Value = str | bytes | tuple[Number | Rational, ...]
 
 IMAGE: Final = 0  # tags of the first IFD are keyed (IMAGE, tag)
 PHOTO: Final = 1  # those of the Exif IFD (PHOTO, tag)
+INTEROPERABILITY: Final = 2  # those of the Interoperability IFD
 
 ORIENTATION: Final = (IMAGE, 0x0112)
 
 _EXIF_IFD = 0x8769
+_INTEROPERABILITY_IFD = 0xA005
 _MAX_ENTRIES = 512
 _MAX_VALUES = 64
 _FORMATS = {1: "B", 2: "s", 3: "H", 4: "I", 5: "II", 6: "b", 7: "s", 8: "h", 9: "i", 10: "ii"}
@@ -30,7 +32,7 @@ _FORMATS |= {11: "f", 12: "d"}
 
 
 def parse(block: bytes) -> Mapping[tuple[int, int], Value]:
-    r"""Read the image's and the photo's directories of a TIFF block.
+    r"""Read the image's, the photo's and the interoperability directories of a TIFF block.
 
     Parameters
     ----------
@@ -40,18 +42,28 @@ def parse(block: bytes) -> Mapping[tuple[int, int], Value]:
     Returns
     -------
     Mapping
-        From (`IMAGE` or `PHOTO`, tag) to text, bytes (type UNDEFINED), or a tuple of numbers;
-        a rational number is the pair (numerator, denominator). Empty for a broken block.
+        From (`IMAGE`, `PHOTO` or `INTEROPERABILITY`, tag) to text, bytes (type UNDEFINED), or a
+        tuple of numbers; a rational number is the pair (numerator, denominator). Empty for a
+        broken block.
     """
     order = {b"II*\0": "<", b"MM\0*": ">"}.get(block[:4])
     if order is None or len(block) < 8:
         return {}
     (first,) = struct.unpack_from(order + "I", block, 4)
     found = {(IMAGE, tag): value for tag, value in _directory(block, order, first)}
-    match found.get((IMAGE, _EXIF_IFD)):
+    found |= _pointed_at(block, order, found.get((IMAGE, _EXIF_IFD)), PHOTO)
+    pointer = found.get((PHOTO, _INTEROPERABILITY_IFD))
+    return found | _pointed_at(block, order, pointer, INTEROPERABILITY)
+
+
+def _pointed_at(
+    block: bytes, order: str, pointer: Value | None, directory: int
+) -> dict[tuple[int, int], Value]:
+    """Read a directory whose offset is the value of a tag; nothing where that is no offset."""
+    match pointer:
         case (int(offset), *_):
-            found |= {(PHOTO, tag): value for tag, value in _directory(block, order, offset)}
-    return found
+            return {(directory, tag): value for tag, value in _directory(block, order, offset)}
+    return {}
 
 
 def orientation(tags: Mapping[tuple[int, int], Value]) -> int:

@@ -13,7 +13,7 @@ from pydicom.datadict import dictionary_VM, dictionary_VR, tag_for_keyword
 
 from service.dicom import values
 from service.dicom.attributes import multiplicity
-from service.dicom.exif import IMAGE, PHOTO, Number, Rational, Value
+from service.dicom.exif import IMAGE, INTEROPERABILITY, PHOTO, Number, Rational, Value
 from service.errors import BadAttribute
 
 Tags = Mapping[tuple[int, int], Value]
@@ -81,6 +81,7 @@ _CODES: Final = {
 _EXIF_VERSION = (PHOTO, 0x9000)
 _FLASH = (PHOTO, 0x9209)
 _COLOR_SPACE = (PHOTO, 0xA001)
+_INDEX = (INTEROPERABILITY, 0x0001)
 # The first moment that is there: original, digitized; with its sub-seconds and its offset.
 _MOMENTS = ((0x9003, 0x9291, 0x9011), (0x9004, 0x9292, 0x9012))
 _USED: Final = frozenset(
@@ -140,6 +141,15 @@ def used(tags: Tags) -> Tags:
 def says_srgb(tags: Tags) -> bool:
     """Tell whether the colour space is declared to be sRGB."""
     return tags.get(_COLOR_SPACE) == (1,)
+
+
+def says_adobe_rgb(tags: Tags) -> bool:
+    """Tell whether the colour space is declared to be Adobe RGB.
+
+    EXIF has no number for it. A camera says "uncalibrated", and by the Interoperability Index that
+    the file is a DCF optional one (CIPA DC-009), whose colours are those of Adobe RGB.
+    """
+    return tags.get(_COLOR_SPACE) == (0xFFFF,) and tags.get(_INDEX) == "R03"
 
 
 def _set(dataset: Dataset, keyword: str, several: list[Any]) -> None:

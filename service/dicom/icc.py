@@ -87,13 +87,29 @@ def embed(jpeg: bytes, profile: bytes) -> bytes:
 def srgb() -> bytes:
     """Return an sRGB profile (IEC 61966-2-1) of our own making; always the same bytes."""
     curve = _parametric(2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045)
+    red, green, blue = (0.4360, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7139)
+    return _matrix("sRGB", red, green, blue, curve)
+
+
+def adobe_rgb() -> bytes:
+    """Return an Adobe RGB (1998) profile of our own making; always the same bytes."""
+    curve = _parametric(563 / 256)
+    red, green, blue = (0.6097, 0.3111, 0.0195), (0.2053, 0.6257, 0.0609), (0.1492, 0.0632, 0.7446)
+    return _matrix("Adobe RGB (1998)", red, green, blue, curve)
+
+
+_Xyz = tuple[float, float, float]
+
+
+def _matrix(name: str, red: _Xyz, green: _Xyz, blue: _Xyz, curve: bytes) -> bytes:
+    """Write a profile of three primaries, adapted to D50, and the curve of all of them."""
     tags = {
-        b"desc": _text("sRGB"),
+        b"desc": _text(name),
         b"cprt": _text("public domain"),
         b"wtpt": _xyz(0.9642, 1.0, 0.8249),
-        b"rXYZ": _xyz(0.4360, 0.2225, 0.0139),
-        b"gXYZ": _xyz(0.3851, 0.7169, 0.0971),
-        b"bXYZ": _xyz(0.1431, 0.0606, 0.7139),
+        b"rXYZ": _xyz(*red),
+        b"gXYZ": _xyz(*green),
+        b"bXYZ": _xyz(*blue),
         b"rTRC": curve,
         b"gTRC": curve,
         b"bTRC": curve,
@@ -118,8 +134,9 @@ def _xyz(*values: float) -> bytes:
 
 
 def _parametric(*values: float) -> bytes:
-    """Write a parametric curve of type 3: a power with a linear start."""
-    return b"para\0\0\0\0" + struct.pack(">HH5i", 3, 0, *map(_fixed, values))
+    """Write a parametric curve: a power, and with five values one with a linear start."""
+    kind = {1: 0, 5: 3}[len(values)]
+    return b"para\0\0\0\0" + struct.pack(f">HH{len(values)}i", kind, 0, *map(_fixed, values))
 
 
 def _text(text: str) -> bytes:

@@ -8,7 +8,7 @@ from service.dicom.budget import Budget
 from service.dicom.canonical import Canonical, canonicalise
 from service.dicom.codestream import Codestream
 from service.dicom.encapsulation import Encapsulation, check_representable, encapsulate
-from service.dicom.exif_attributes import Tags, says_srgb
+from service.dicom.exif_attributes import Tags, says_adobe_rgb, says_srgb
 from service.dicom.jpeg import DRI, JpegHeader, inspect
 from service.dicom.jpegtran import NotPerfect, Pixels
 from service.dicom.soundness import DCT, check_lossless, check_whole, sample_count
@@ -168,6 +168,8 @@ def _profile(header: JpegHeader) -> tuple[bytes | None, list[str]]:
         if profile is not None:
             return profile, []
     change = [_DROPPED_PROFILE] if header.icc_profile is not None and colour else []
+    if colour and says_adobe_rgb(header.tags):
+        return icc.adobe_rgb(), change
     srgb = colour and says_srgb(header.tags)
     return (icc.srgb() if srgb or len(header.components) == 4 else None), change
 
