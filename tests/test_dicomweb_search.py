@@ -102,6 +102,29 @@ def test_instances_are_found_everywhere_in_a_study_and_in_a_series(client: Flask
     assert "7FE00010" not in first
 
 
+def test_instances_come_with_the_counts_of_what_they_were_not_asked_for_within(
+    client: FlaskClient,
+) -> None:
+    of_series, of_study = {"00201209": [2]}, {"00080061": ["XC"], "00201206": [2], "00201208": [3]}
+    counted = of_series.keys() | of_study.keys()
+    for path, expected in (
+        ("/instances", of_series | of_study),
+        ("/studies/1.1/instances", of_series),
+        ("/studies/1.1/series/2.1.1/instances", {}),
+    ):
+        found = search(client, path, SOPInstanceUID="3.5")[0]
+        assert {tag: found[tag]["Value"] for tag in counted & found.keys()} == expected
+    asked = search(client, "/studies/1.1/instances", SOPInstanceUID="3.5", includefield="00080061")
+    assert asked[0]["00080061"]["Value"] == ["XC"]
+
+
+def test_all_instances_have_the_same_fields_however_they_are_asked_for(client: FlaskClient) -> None:
+    # Without conditions they are put together of text.
+    everything = search(client, "/instances")
+    assert everything == search(client, "/instances", includefield="PatientID")
+    assert [list(found) for found in everything] == [sorted(found) for found in everything]
+
+
 @pytest.mark.parametrize(
     ("parameters", "studies"),
     [

@@ -1,10 +1,18 @@
 """The attributes of each level: what the index keeps, and what a search answers by default."""
 
+from bisect import bisect
+
 from pydicom.datadict import tag_for_keyword
 
 from service.dicom.json_model import JsonObject, dumps
 
 RETRIEVE_URL = "00081190"
+
+# What is counted when it is asked for: ModalitiesInStudy; NumberOfStudyRelatedSeries,
+# NumberOfStudyRelatedInstances and NumberOfSeriesRelatedInstances, which follow each other.
+MODALITIES = "00080061"
+STUDY_SERIES, STUDY_INSTANCES, SERIES_INSTANCES = "00201206", "00201208", "00201209"
+_COUNTED = frozenset({MODALITIES, STUDY_SERIES, STUDY_INSTANCES, SERIES_INSTANCES})
 
 
 def tags(keywords: str) -> frozenset[str]:
@@ -62,9 +70,12 @@ def part(model: JsonObject, wanted: frozenset[str]) -> JsonObject:
 def result(model: JsonObject) -> str:
     """Return what a search for all instances answers of one by default, as text.
 
-    Two lines, each the inside of a JSON object: what stands before the Retrieve URL, and behind it.
+    Four lines, each the inside of a JSON object: what stands before ModalitiesInStudy, between it
+    and the Retrieve URL, between that and the numbers of series and instances, and behind them.
     """
-    wanted = part(model, STUDY_RESULT | SERIES_RESULT | INSTANCE_RESULT)
-    before = {tag: wanted[tag] for tag in sorted(wanted) if tag < RETRIEVE_URL}
-    behind = {tag: wanted[tag] for tag in sorted(wanted) if tag > RETRIEVE_URL}
-    return "\n".join(dumps(half).decode()[1:-1] for half in (before, behind))
+    wanted = part(model, (STUDY_RESULT | SERIES_RESULT | INSTANCE_RESULT) - _COUNTED)
+    ends = (MODALITIES, RETRIEVE_URL, STUDY_SERIES, "G")
+    pieces: list[JsonObject] = [{} for _ in ends]
+    for tag in sorted(wanted):
+        pieces[bisect(ends, tag)][tag] = wanted[tag]
+    return "\n".join(dumps(piece).decode()[1:-1] for piece in pieces)

@@ -1,6 +1,6 @@
 """The index: one SQLite file. The files hold all that it holds."""
 
-VERSION = 2
+VERSION = 3
 
 # The columns that are searched are generated from the DICOM JSON beside them, so that the two can't
 # contradict each other; so are the counts and the lives of series and studies, by triggers. What

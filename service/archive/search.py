@@ -3,14 +3,18 @@
 import json
 import sqlite3
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any, NamedTuple
 
+from service.archive import fields
 from service.archive.files import InstanceUids
 from service.archive.query import Level, Query, page
 from service.database import Database
-from service.dicom.json_model import JsonObject
+from service.dicom.json_model import JsonObject, dumps
 
 _CHUNK = 500  # rows
+_NUMBERS = (fields.STUDY_SERIES, fields.STUDY_INSTANCES, fields.SERIES_INSTANCES)
+_COUNTED = '"%s":{"vr":"IS","Value":[%d]}'
 
 
 class Instance(NamedTuple):
@@ -26,27 +30,36 @@ class Instance(NamedTuple):
 
 
 class Listed(NamedTuple):
-    """What a search answers of an instance by default: see `fields.result`."""
+    """What a search answers of an instance by default: see `fields.result`, and what is counted."""
 
     uids: InstanceUids
     fields: str
+    modalities: str
+    counted: str
 
 
-_STUDY = "study.attributes, study.modalities, study.series, study.instances"
-_MODELS: dict[Level, str] = {
-    "study": f"SELECT study.id, {_STUDY} FROM study WHERE study.id",  # noqa: S608
-    "series": (
-        f"SELECT series.id, {_STUDY}, series.attributes, series.instances"  # noqa: S608
-        " FROM series CROSS JOIN study ON study.id = series.study WHERE series.id"
-    ),
-    "instance": "SELECT instance, attributes FROM instance_attributes WHERE instance",
-}
-_LISTED = (
-    "SELECT instance.id, study_instance_uid, series_instance_uid, sop_instance_uid, fields"
+_COUNTS = "study.modalities, study.series, study.instances"
+_WHOLE = (
     " FROM instance CROSS JOIN series ON series.id = instance.series"
     " CROSS JOIN study ON study.id = series.study"
     " CROSS JOIN instance_attributes ON instance_attributes.instance = instance.id"
     " WHERE instance.id"
+)
+_MODELS: dict[Level, str] = {
+    "study": (
+        f"SELECT study.id, {_COUNTS}, NULL, study.attributes FROM study WHERE study.id"  # noqa: S608
+    ),
+    "series": (
+        f"SELECT series.id, {_COUNTS}, series.instances, study.attributes, series.attributes"  # noqa: S608
+        " FROM series CROSS JOIN study ON study.id = series.study WHERE series.id"
+    ),
+    "instance": (
+        f"SELECT instance.id, {_COUNTS}, series.instances, instance_attributes.attributes{_WHOLE}"
+    ),
+}
+_LISTED = (
+    "SELECT instance.id, study_instance_uid, series_instance_uid, sop_instance_uid, fields,"
+    f" {_COUNTS}, series.instances{_WHOLE}"
 )
 
 
@@ -58,8 +71,22 @@ def models(index: Database, query: Query) -> Iterator[JsonObject]:
 
 def listed(index: Database, query: Query) -> Iterator[Listed]:
     """Yield of each instance that matches what a search answers by default."""
-    for *uids, fields in _rows(index, query, _LISTED):
-        yield Listed(InstanceUids(*uids), fields)
+    for study, series, instance, text, modalities, *numbers in _rows(index, query, _LISTED):
+        counted = ",".join(map(_COUNTED.__mod__, zip(_NUMBERS, numbers, strict=True)))
+        uids = InstanceUids(study, series, instance)
+        yield Listed(uids, text, _modalities(modalities), counted)
+
+
+@lru_cache(64)
+def _modalities(found: str) -> str:
+    """Return ModalitiesInStudy as the inside of a JSON object; empty without any."""
+    return dumps(_modalities_in_study(found)).decode()[1:-1]
+
+
+def _modalities_in_study(found: str) -> JsonObject:
+    # A Modality that is a sequence is an object here.
+    names = sorted(name for name in json.loads(found) if isinstance(name, str))
+    return {fields.MODALITIES: {"vr": "CS", "Value": names}} if names else {}
 
 
 def _rows(index: Database, query: Query, statement: str) -> Iterator[Sequence[Any]]:
@@ -100,24 +127,14 @@ def find(
     return [Instance(InstanceUids(*row[:3]), *row[3:]) for row in found]
 
 
-def _model(
-    attributes: str,
-    modalities: str | None = None,
-    study_series: int = 0,
-    study_instances: int = 0,
-    *series: str | int,
-) -> JsonObject:
+def _model(modalities: str, *columns: Any) -> JsonObject:
     """Merge the columns of one search result into one DICOM JSON object."""
-    model: JsonObject = json.loads(attributes)
-    if modalities is None:
-        return model
-    # A Modality that is a sequence is an object here.
-    if found := sorted(name for name in json.loads(modalities) if isinstance(name, str)):
-        model["00080061"] = {"vr": "CS", "Value": found}
-    model["00201206"] = {"vr": "IS", "Value": [study_series]}
-    model["00201208"] = {"vr": "IS", "Value": [study_instances]}
-    if series:
-        text, count = series
-        model |= json.loads(str(text))
-        model["00201209"] = {"vr": "IS", "Value": [count]}
+    numbers, attributes = columns[: len(_NUMBERS)], columns[len(_NUMBERS) :]
+    model: JsonObject = {}
+    for text in attributes:
+        model |= json.loads(text)
+    model |= _modalities_in_study(modalities)
+    for tag, number in zip(_NUMBERS, numbers, strict=True):
+        if number is not None:
+            model[tag] = {"vr": "IS", "Value": [number]}
     return model

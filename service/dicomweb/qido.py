@@ -87,9 +87,10 @@ def _listed(base: str, found: Listed) -> bytes:
 
     Bulk data among them has URLs that are to be completed; there hardly ever is any.
     """
-    before, behind = found.fields.split("\n")
+    first, second, third, last = found.fields.split("\n")
     url = dumps({fields.RETRIEVE_URL: _url(base, *found.uids)})[1:-1].decode()
-    text = "{" + ",".join(filter(None, (before, url, behind))) + "}"
+    pieces = (first, found.modalities, second, url, third, found.counted, last)
+    text = "{" + ",".join(filter(None, pieces)) + "}"
     if '"BulkDataURI"' in text:
         return dumps(absolute(json.loads(text), url_of(base, *found.uids)))
     return text.encode()
