@@ -11,7 +11,7 @@ COMPILE = $(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3
 RUNTIME_PACKAGES := libturbojpeg0
 TEST_PACKAGES := $(RUNTIME_PACKAGES) dcmtk dicom3tools libgdcm-tools libimage-exiftool-perl \
 	libjpeg-turbo-progs orthanc orthanc-dicomweb buildah debootstrap \
-	chromium curl nodejs
+	chromium curl nodejs prometheus
 
 .DEFAULT_GOAL := help
 .PHONY: help setup run test check faults bench shots image lock clean

@@ -20,6 +20,7 @@ TOOLS = {
     "libturbojpeg.so.0": "libturbojpeg0",
     "curl": "curl",
     "node": "nodejs",
+    "promtool": "prometheus",
 }
 # Debian keeps daemons where an ordinary user's PATH doesn't look.
 _PATH = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/usr/share/orthanc/plugins"))

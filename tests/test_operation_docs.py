@@ -22,11 +22,12 @@ DASHBOARD: Final = json.loads((DOCS / "grafana-dashboard.json").read_text())
 PROMETHEUS: Final = {"up": {"job", "instance"}}  # what it has by itself of each target
 ADDED: Final = {"job", "instance"}  # to each series
 FUNCTIONS: Final = {"sum", "max", "min", "avg", "rate", "increase", "delta", "avg_over_time"}
-FUNCTIONS_AND_WORDS: Final = FUNCTIONS | {"histogram_quantile", "by", "and", "or", "unless", "on"}
+WORDS: Final = {"histogram_quantile", "by", "and", "or", "unless", "on", "bool"}
+FUNCTIONS_AND_WORDS: Final = FUNCTIONS | WORDS
 
 TOKEN: Final = re.compile(
     r"""\s*(?:(?P<name>[a-zA-Z_:][\w:]*)|(?P<number>\d+(?:\.\d+)?)(?![\w.])"""
-    r"""|(?P<range>\[\d+[smhd]\])|(?P<op>==|!=|>=|<=|=~|!~|[-+*/<>=(),{}])|(?P<text>"[^"]*"))"""
+    r"""|(?P<range>\[\d+[smhd]:?\])|(?P<op>==|!=|>=|<=|=~|!~|[-+*/<>=(),{}])|(?P<text>"[^"]*"))"""
 )
 
 
