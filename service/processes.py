@@ -39,6 +39,7 @@ def service_command(settings: Settings) -> list[str]:
     """Return the command line of the service."""
     workers = ["--workers", str(settings.workers), "--threads", str(settings.threads)]
     bind = f"{_bracketed(settings.host)}:{settings.port}"
+    workers += ["--worker-class", "service.worker.Worker"]
     return [*_gunicorn(bind), *workers, "--preload", "service.wsgi:service()"]
 
 
@@ -46,8 +47,7 @@ def archive_command(settings: Settings) -> list[str]:
     """Return the command line of the embedded archive: one process, since it is one index."""
     bind = f"127.0.0.1:{settings.archive_port}"
     threads = ["--threads", str(settings.workers * settings.threads)]
-    # What isn't a request, and who stands still, are answered by the archive's own worker.
-    worker = ["--worker-class", "service.dicomweb.worker.Worker"]
+    worker = ["--worker-class", "service.dicomweb.worker.ArchiveWorker"]
     limits = ["--limit-request-line", _LONGEST, "--limit-request-field_size", _LONGEST]
     options = ["--workers", "1", *threads, *worker, *limits]
     return [*_gunicorn(bind), *options, "service.wsgi:archive()"]
@@ -60,8 +60,7 @@ def retry_command() -> list[str]:
 
 def _gunicorn(bind: str) -> list[str]:
     command = [sys.executable, "-P", "-c", _RUN]  # as many as _ARGUMENTS
-    command += ["--bind", bind, "--worker-class", "gthread"]
-    command += ["--graceful-timeout", str(GRACE), "--no-control-socket"]
+    command += ["--bind", bind, "--graceful-timeout", str(GRACE), "--no-control-socket"]
     # Its warnings quote malformed requests, whose query may hold a patient's name.
     command += ["--log-level", "error"]
     # A worker's heartbeat is a file that it touches; on a disk that can stall it.

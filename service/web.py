@@ -2,14 +2,12 @@
 
 import time
 from collections.abc import Sequence
-from contextlib import suppress
-from functools import partial
 from http import HTTPStatus
-from typing import Any, Final
+from typing import Final
 
-from flask import Flask, Response, g, request
+from flask import Flask, Response, current_app, g, request
 from gunicorn.http.errors import ParseException
-from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
+from werkzeug.exceptions import ClientDisconnected, HTTPException, RequestEntityTooLarge
 
 from service import __version__, counting, telemetry
 from service.answers import Answer, json_answer, problem_answer, problem_from, problem_of
@@ -25,7 +23,6 @@ from service.store import DicomwebStore
 
 _MAX_FORM_PARTS: Final = 1000
 _CLIENT_TIMEOUT: Final = 30.0  # seconds without a byte from the client
-_PATIENCE: Final = 10.0  # seconds that a refused request may go on
 
 
 def create_app(
@@ -39,6 +36,7 @@ def create_app(
     app.request_class = UploadRequest
     app.config["MAX_CONTENT_LENGTH"] = settings.max_upload_bytes
     app.config["MAX_FORM_PARTS"] = _MAX_FORM_PARTS
+    app.config["CLIENT_TIMEOUT"] = _CLIENT_TIMEOUT
     app.json.sort_keys = False  # type: ignore[attr-defined] # answers read in their own order
 
     @app.post("/v1/instances")
@@ -69,18 +67,13 @@ def create_app(
         # A client that stalls within its body would hold the thread for good.
         connection = request.environ.get("gunicorn.socket")
         if connection is not None:
-            connection.settimeout(_CLIENT_TIMEOUT)
-
-    @app.after_request
-    def read_on(response: Response) -> Response:
-        response.call_on_close(partial(_discard_body, request.environ))
-        return response
+            connection.settimeout(app.config["CLIENT_TIMEOUT"])
 
     add_queue(app, queue, rules)
     app.register_error_handler(JpegstowError, _refused)
     app.register_error_handler(HTTPException, _http_error)
     app.register_error_handler(ParseException, _broken_body)
-    app.register_error_handler(TimeoutError, _stalled)
+    app.register_error_handler(ClientDisconnected, _broken_off)
     app.register_error_handler(Exception, _unforeseen)
     return app
 
@@ -219,26 +212,14 @@ def _broken_body(_: ParseException) -> Response:
     return _refused(BadRequest("the chunks of the request's body are malformed"))
 
 
-def _stalled(_: TimeoutError) -> Response:
+def _broken_off(error: ClientDisconnected) -> Response:
+    """Answer a body that comes no further; only who still listens sees it."""
+    if not isinstance(error.__context__, TimeoutError):
+        return _refused(BadRequest("the body is cut off", reason="cut-off", mend="send it again"))
     telemetry.log("WARNING", "request refused", reason="stalled", status=408)
-    kind = "stalled", "Request Timeout", f"no byte came for {_CLIENT_TIMEOUT:g} s"
+    seconds = current_app.config["CLIENT_TIMEOUT"]
+    kind = "stalled", "Request Timeout", f"no byte came for {seconds:g} s"
     return problem_answer(problem_of(HTTPStatus.REQUEST_TIMEOUT, kind, "send the request again"))
-
-
-def _discard_body(environ: dict[str, Any]) -> None:
-    """Read what is left of a request's body once it is answered, within bounds.
-
-    A server that closes while its client still sends makes the kernel reset the connection, and
-    the client may then never see the answer that told it to stop.
-    """
-    if "gunicorn.socket" in environ:
-        environ["gunicorn.socket"].settimeout(_PATIENCE)
-    body = environ["wsgi.input"]
-    end = time.monotonic() + _PATIENCE
-    # What is broken or gone has nothing to be read.
-    with suppress(OSError, ValueError, ParseException):
-        while body.read(65_536) and time.monotonic() < end:
-            pass
 
 
 def _unforeseen(error: Exception) -> Response:

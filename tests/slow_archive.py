@@ -7,8 +7,13 @@ from flask import Flask
 from service.archive import Archive
 from service.dicomweb import create_app
 from service.dicomweb.body import Readers
+from service.dicomweb.worker import ArchiveWorker
 
 SILENCE = 0.5  # seconds
+
+
+class Impatient(ArchiveWorker):
+    headers = SILENCE
 
 
 def app(root: str) -> Flask:

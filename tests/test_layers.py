@@ -41,6 +41,7 @@ MAY_IMPORT = {
     "assemble": LINE | {"store", "archive", "retry", "gcp", "access", "tokens"},
     "receive": LINE,
     "answers": {"errors"},
+    "worker": {"answers"},
     "metrics": {"retry", "counting", "tally"},
     "access": LEAVES | {"answers", "dicom", "durable", "tokens", "access"},
     "web": LINE | {"store", "retry", "receive", "answers", "queue_api"},
@@ -54,7 +55,7 @@ MAY_IMPORT = {
     "deleting": LINE | ASKING | {"deleting"},
     "verifying": LINE | ASKING | {"sending", "verifying"},
     "census": LINE | {"sending", "census"},
-    "dicomweb": LEAVES | {"dicom", "archive", "dicomweb"},
+    "dicomweb": LEAVES | {"dicom", "archive", "dicomweb", "worker"},
     "wsgi": LEAVES
     | {"loading", "assemble", "web", "push_api", "operation", "description", "archive", "dicomweb"}
     | {"access", "pages", "retry"},
