@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Final
 
 from flask import Blueprint, Flask, Response, request
 
-from service.errors import BadRequest
+from service.errors import BadRequest, Forbidden
 from service.gcp.oidc import PushTokens
 
 if TYPE_CHECKING:
@@ -59,7 +59,9 @@ def add_push(
 
 def _checked_body(tokens: PushTokens | None) -> bytes:
     """Return a push request's body, once it is known to be ours to take and to be whole."""
-    if tokens is not None:
+    if tokens is None:
+        _check_no_page()
+    else:
         tokens.check(request.headers.get("Authorization", ""))
     # Whatever uploads are allowed: a message that is refused comes again and again.
     request.max_content_length = max(_LONGEST, request.max_content_length or 0)
@@ -67,3 +69,14 @@ def _checked_body(tokens: PushTokens | None) -> bytes:
     if request.content_length not in (None, len(body)):
         raise BadRequest("the body is cut off", reason="cut-off", mend="send it again")
     return body
+
+
+def _check_no_page() -> None:
+    """Refuse what a page makes a browser send, of this machine's name or another: none pushes."""
+    if "Origin" in request.headers or "Sec-Fetch-Site" in request.headers:
+        raise Forbidden(
+            "the request comes from a page in a browser",
+            reason="cross-site",
+            where="Origin",
+            mend="push without a browser, or upload to /v1/instances",
+        )

@@ -207,6 +207,8 @@ REFUSED: dict[str, dict[str, str]] = {
     "from another origin": {"Origin": "https://evil.example"},
     "from another port": {"Origin": "http://localhost:81"},
     "from a sandbox": {"Origin": "null"},
+    "from what is no origin": {"Origin": "http://[localhost"},
+    "from a path that ends alike": {"Origin": "http://evil.example/://localhost"},
 }
 
 

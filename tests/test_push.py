@@ -191,6 +191,25 @@ def test_what_is_dead_can_be_seen_mended_and_dropped(
     assert store.requests == []
 
 
+PAGES = {
+    "of another site": {"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"},
+    "of another site in an old browser": {"Origin": "https://evil.example"},
+    "of a name that leads here": {"Origin": "http://evil.example", "Host": "evil.example"},
+    "in a sandbox": {"Origin": "null"},
+}
+
+
+@pytest.mark.parametrize("headers", PAGES.values(), ids=PAGES)
+def test_no_page_pushes_where_anybody_may(
+    headers: dict[str, str], client: FlaskClient, store: ScriptedServer
+) -> None:
+    body = envelope(JPEG, PatientID="P-7")
+    answer = client.post(PUSH, data=body, content_type="text/plain", headers=headers)
+    assert (answer.status_code, reason_of(answer)) == (403, "cross-site")
+    assert store.requests == []
+    assert push(client, body).status_code == 204
+
+
 def test_a_body_that_is_cut_off_is_refused_and_comes_again(client: FlaskClient) -> None:
     body = envelope(JPEG)
     told = {"CONTENT_LENGTH": str(len(body)), "wsgi.input_terminated": True}
