@@ -66,7 +66,7 @@ def come_back(client: FlaskClient, url: str) -> TestResponse:
 def refusal(answer: TestResponse) -> str:
     """Return what a person is told who isn't signed in."""
     assert not any("jpegstow_session" in told for told in answer.headers.getlist("Set-Cookie"))
-    (said,) = re.findall(r'<p role="alert">([^<]*)</p>', answer.text)
+    (said,) = re.findall(r'<p[^>]* role="alert"[^>]*>([^<]*)</p>', answer.text)
     return str(said)
 
 

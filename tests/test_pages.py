@@ -87,7 +87,7 @@ def test_what_was_entered_stays_for_one_patient_and_no_longer(opened: Tab) -> No
     page = opened.page
     page.goto("/")
     page.get_by_label("Patient ID").fill("P-7")
-    page.get_by_label("Template").select_option("ophthalmic-photography-8-bit-image")
+    page.get_by_label("Kind of picture").select_option("ophthalmic-photography-8-bit-image")
     page.get_by_label("Eye").select_option("L")
     page.get_by_role("link", name="Studies").click()
     page.get_by_role("link", name="Upload").click()

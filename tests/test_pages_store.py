@@ -179,6 +179,15 @@ def test_a_long_queue_is_shown_page_by_page_and_a_refresh_stays_on_its_page() ->
     assert filtered.count('class="entry"') == 50, "another filter begins at its first page"
 
 
+@pytest.mark.parametrize(
+    ("accepted", "language"),
+    [("de-AT,en;q=0.5", "de"), ("fr,es-MX;q=0.8,en;q=0.7", "es"), ("fr", "en"), ("", "en")],
+)
+def test_a_language_of_a_country_comes_before_another_one(accepted: str, language: str) -> None:
+    page = client_for(NOBODY).get("/", headers={"Accept-Language": accepted})
+    assert f'<html lang="{language}">' in page.text
+
+
 def test_a_language_is_chosen_for_pages_of_ours_alone() -> None:
     client = client_for(NOBODY)
     chosen = client.get("/language/de?back=/queue")

@@ -26,40 +26,45 @@ _Answer = TypeVar("_Answer", bound=WsgiResponse)
 _RETURN: Final = f"{PATH}/return"
 _TEXTS: Final = {
     "en": {
-        "lang": "en",
+        "name": "English",
         "title": "Sign in",
         "key": "API key or token",
         "button": "Sign in",
         "provider": "Sign in with",
         "or": "or with an API key",
-        "wrong": "That key isn't known here.",
         "failed": "Nobody was signed in. Please begin again.",
         "unavailable": "The sign-in service doesn't answer. Please try again later.",
         "moving": "Continue",
+        "wrong": "That key isn't known here, or is revoked. Ask whoever runs the service.",
+        "languages": "Language",
     },
     "de": {
-        "lang": "de",
+        "name": "Deutsch",
         "title": "Anmelden",
         "key": "API-Schlüssel oder Token",
         "button": "Anmelden",
         "provider": "Anmelden über",
         "or": "oder mit einem API-Schlüssel",
-        "wrong": "Dieser Schlüssel ist hier nicht bekannt.",
         "failed": "Die Anmeldung ist nicht gelungen. Bitte noch einmal beginnen.",
         "unavailable": "Der Anmeldedienst antwortet nicht. Bitte später noch einmal versuchen.",
         "moving": "Weiter",
+        "wrong": "Dieser Schlüssel ist hier nicht bekannt oder gesperrt. Neue vergibt, wer den "
+        "Dienst betreibt.",
+        "languages": "Sprache",
     },
     "es": {
-        "lang": "es",
+        "name": "Español",
         "title": "Iniciar sesión",
         "key": "Clave de API o token",
         "button": "Iniciar sesión",
         "provider": "Iniciar sesión con",
         "or": "o con una clave de API",
-        "wrong": "Esa clave no se conoce aquí.",
         "failed": "No se ha iniciado la sesión. Vuelva a empezar.",
         "unavailable": "El servicio de identificación no responde. Inténtelo más tarde.",
         "moving": "Continuar",
+        "wrong": "Esa clave no se conoce aquí o está revocada. Consulte a quien administra el "
+        "servicio.",
+        "languages": "Idioma",
     },
 }
 
@@ -162,12 +167,16 @@ def _leaver(access: Access) -> Caller | None:
 
 
 def _page(access: Access, wanted: str, alert: str = "", status: int = HTTPStatus.OK) -> Response:
-    text = _text()
+    language = _language()
+    text = _TEXTS[language]
     page = render_template(
         "sign-in.html",
         text=text,
+        language=language,
+        languages={code: text["name"] for code, text in _TEXTS.items()},
         next=_local(wanted),
         alert=text.get(alert, ""),
+        wrong=alert == "wrong",
         provider=access.login.host if access.login else "",
     )
     return make_response(page, status)
@@ -179,17 +188,21 @@ def _moving(there: str) -> Response:
     A redirect would still count as the provider's: the browser would keep the session's cookie
     back, and wouldn't let a form of ours lead to another site.
     """
-    return make_response(render_template("moving.html", text=_text(), there=there))
-
-
-def _text() -> dict[str, str]:
-    asked = (language.partition("-")[0].lower() for language in request.accept_languages.values())
-    return _TEXTS[next((language for language in asked if language in _TEXTS), "en")]
+    language = _language()
+    page = render_template("moving.html", text=_TEXTS[language], language=language, there=there)
+    return make_response(page)
 
 
 def _own_url(path: str) -> str:
     """Return a URL of this service's, as the browser knows it."""
     return f"{'https' if is_https() else 'http'}://{request.host}{path}"
+
+
+def _language() -> str:
+    """Return the language that was chosen on the pages, else the best that the browser takes."""
+    chosen = request.cookies.get("language", "")
+    accepted = (each.partition("-")[0].lower() for each in request.accept_languages.values())
+    return next((each for each in (chosen, *accepted) if each in _TEXTS), "en")
 
 
 def _local(path: str) -> str:

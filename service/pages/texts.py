@@ -23,9 +23,9 @@ def catalogue() -> dict[str, dict[str, str]]:
 
 def language_of(chosen: str | None, accepted: LanguageAccept) -> str:
     """Return the language that somebody chose, else the best that the browser accepts."""
-    if chosen in LANGUAGES:
-        return str(chosen)
-    return accepted.best_match(LANGUAGES, "en") or "en"
+    # Not best_match: of "de-AT,en;q=0.5" it would take English, since that alone is named exactly.
+    wanted = (language.partition("-")[0].lower() for language in accepted.values())
+    return next((each for each in (chosen, *wanted) if each in LANGUAGES), "en")
 
 
 def speaker(language: str) -> Say:

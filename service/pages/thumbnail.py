@@ -28,7 +28,7 @@ def thumbnail(image: bytes) -> bytes | None:
     """Return a JPEG of at most 256 pixels a side; None of what can't be shown."""
     from PIL import Image  # noqa: PLC0415 - slow to import, and needed for this only
 
-    if image.count(b"\xff\xda") > _MOST_SCANS:
+    if image.startswith(b"\xff\xd8") and image.count(b"\xff\xda") > _MOST_SCANS:
         return None
     try:
         opened = Image.open(BytesIO(image), formats=_FORMATS)
