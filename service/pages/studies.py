@@ -1,6 +1,6 @@
 """The pages of what the store holds: search, pictures, attributes, files, deletion."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
@@ -9,6 +9,7 @@ from flask import Blueprint, Response, g, render_template, request
 
 from service import telemetry
 from service.answers import problem_answer, problem_of
+from service.dicom.json_model import JsonObject
 from service.dicom.outcome import Unavailable
 from service.dicom.resource import Resource
 from service.dicom.uid import is_uid
@@ -20,6 +21,7 @@ from service.store import deletion
 
 _PAGE: Final = 24  # studies
 _PICTURES: Final = 60  # of a study on a page
+_AROUND: Final = 200  # pictures of a study that are looked through for a picture's neighbours
 _FIELDS: Final = ("PatientID", "PatientName", "AccessionNumber")
 _MATCHED: Final = (*_FIELDS, "from", "to")
 _SETTLING: Final = 20.0  # seconds to wait for a store's operation
@@ -124,8 +126,7 @@ def _study(reader: Reader, resource: Resource, offset: int) -> Response:
     found = reader.instances(resource.study, _PICTURES, offset)
     if not isinstance(found, list):
         return _failed(found)
-    pictures = [_resource_of(resource, texts(one)) for one in found]
-    told = [one for one in pictures if one]
+    told = _pictures(resource, found)
     if not told and not offset:
         return _absent()
     said = reader.metadata(told[0]) if told else {}
@@ -141,6 +142,12 @@ def _study(reader: Reader, resource: Resource, offset: int) -> Response:
     )
 
 
+def _pictures(study: Resource, found: Sequence[JsonObject]) -> list[Resource]:
+    """Return the instances of a study that a search has found, in the store's order."""
+    told = (_resource_of(study, texts(one)) for one in found)
+    return [one for one in told if one]
+
+
 def _resource_of(study: Resource, told: Mapping[str, str]) -> Resource | None:
     """Return an instance that a search has found; None of what has no usable UIDs."""
     series, instance = told.get("SeriesInstanceUID", ""), told.get("SOPInstanceUID", "")
@@ -152,10 +159,36 @@ def _instance(reader: Reader, resource: Resource) -> Response:
     model = reader.metadata(resource)
     if not isinstance(model, dict):
         return _failed(model)
-    said = _shown(texts(model))
     return Response(
-        render_template("instance.html", instance=resource, said=said, rows=list(rows(model)))
+        render_template(
+            "instance.html",
+            instance=resource,
+            place=_place(reader, resource),
+            said=_shown(texts(model)),
+            rows=list(rows(model)),
+        )
     )
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where a picture is among the `count` of its study; `number` counts from 1."""
+
+    number: int
+    count: int
+    previous: Resource | None
+    next: Resource | None
+
+
+def _place(reader: Reader, resource: Resource) -> _Place | None:
+    """Return a picture's place; None of what has no others beside it, or too many."""
+    found = reader.instances(resource.study, _AROUND, 0)
+    pictures = _pictures(resource, found) if isinstance(found, list) else []
+    if resource not in pictures or not 1 < len(pictures) < _AROUND:
+        return None
+    at = pictures.index(resource)
+    around: list[Resource | None] = [None, *pictures, None]
+    return _Place(at + 1, len(pictures), around[at], around[at + 2])
 
 
 @dataclass(frozen=True, slots=True)

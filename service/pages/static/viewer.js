@@ -48,34 +48,39 @@
     zoom(factor * Math.exp(-event.deltaY / 200), event.clientX - left, event.clientY - top);
   }, { passive: false });
 
-  const fingers = new Map();
+  // Of two fingers the browser must not scroll: it would take the gesture away in its midst.
   let apart = 0;
 
-  const distance = () => {
-    const [a, b] = [...fingers.values()];
-    return Math.hypot(a.x - b.x, a.y - b.y);
-  };
+  function pinch(event) {
+    if (event.touches.length !== 2) return;
+    if (event.cancelable) event.preventDefault();
+    const [a, b] = event.touches;
+    const { left, top } = viewer.getBoundingClientRect();
+    const now = Math.hypot(a.clientX - b.clientX, a.clientY - b.clientY);
+    const x = (a.clientX + b.clientX) / 2 - left;
+    const y = (a.clientY + b.clientY) / 2 - top;
+    if (event.type === "touchmove" && apart) zoom(factor * (now / apart), x, y);
+    apart = now;
+  }
+
+  viewer.addEventListener("touchstart", pinch, { passive: false });
+  viewer.addEventListener("touchmove", pinch, { passive: false });
+
+  let from = null; // where the mouse drags from
 
   viewer.addEventListener("pointerdown", (event) => {
-    fingers.set(event.pointerId, { x: event.clientX, y: event.clientY });
-    if (fingers.size === 2) apart = distance();
-    if (event.pointerType === "mouse") viewer.setPointerCapture(event.pointerId);
+    if (event.pointerType !== "mouse" || event.button !== 0) return;
+    viewer.setPointerCapture(event.pointerId);
+    from = { x: event.clientX, y: event.clientY };
   });
 
   viewer.addEventListener("pointermove", (event) => {
-    const before = fingers.get(event.pointerId);
-    if (!before) return;
-    fingers.set(event.pointerId, { x: event.clientX, y: event.clientY });
-    if (fingers.size === 2) {
-      const now = distance();
-      zoom(factor * (now / apart));
-      apart = now;
-    } else if (event.pointerType === "mouse") {
-      viewer.scrollBy(before.x - event.clientX, before.y - event.clientY);
-    }
+    if (!from || event.pointerType !== "mouse") return;
+    viewer.scrollBy(from.x - event.clientX, from.y - event.clientY);
+    from = { x: event.clientX, y: event.clientY };
   });
 
   for (const name of ["pointerup", "pointercancel"]) {
-    viewer.addEventListener(name, (event) => fingers.delete(event.pointerId));
+    viewer.addEventListener(name, () => { from = null; });
   }
 })();
