@@ -69,6 +69,7 @@ SERVICE_ROWS = {
     ("GET", "/"): WHO_IS_KNOWN,
     ("GET", "/queue"): WHO_LOOKS,
     ("POST", "/queue/list"): WHO_LOOKS,
+    ("POST", "/queue/retry"): WHO_OPERATES,
     ("GET", "/queue/<name>"): WHO_LOOKS,
     ("GET", "/queue/<name>/thumbnail"): WHO_LOOKS,
     ("GET", "/studies"): WHO_READS,

@@ -192,6 +192,7 @@ def test_every_route_with_a_scope_has_an_event_or_holds_no_instance() -> None:
         ("GET", "/", None),
         ("GET", "/queue", "Query"),
         ("POST", "/queue/list", "Query"),
+        ("POST", "/queue/retry", "DICOM Instances Accessed"),
         ("POST", "/studies/search", "Query"),
         ("GET", "/studies", "Query"),
         ("GET", "/studies/<study>", "DICOM Instances Accessed"),

@@ -1,5 +1,6 @@
 """What the pages read of a store: our archive, a real Orthanc, and stores that fail."""
 
+import json
 from collections.abc import Iterator
 from html import unescape
 from io import BytesIO
@@ -11,7 +12,7 @@ from PIL import Image
 from pydicom import dcmread
 
 from tests.jpegs import make_jpeg
-from tests.peers import Orthanc, Respond, ScriptedServer
+from tests.peers import Orthanc, Respond, ScriptedServer, failed
 from tests.queue_service import NOBODY
 from tests.serving import Serving, client_for, form, only, post, upload
 
@@ -177,6 +178,23 @@ def test_a_long_queue_is_shown_page_by_page_and_a_refresh_stays_on_its_page() ->
     assert client.post("/queue/list", data=kept).status_code == 204
     filtered = client.post("/queue/list", data=kept | {"state": "pending"}).text
     assert filtered.count('class="entry"') == 50, "another filter begins at its first page"
+
+
+def test_all_that_a_filter_shows_are_tried_and_no_others() -> None:
+    with ScriptedServer(failed(detail="unknown patient"), failed(detail="bad date")) as store:
+        client = client_for(store.dicomweb_url)
+        for seed in range(2):
+            assert post(client, make_jpeg(seed=seed)).status_code == 502
+    listed = client.post("/queue/list", data={"reason": "unknown"}).text
+    button = unescape(listed.partition('hx-post="/queue/retry"')[2])
+    chosen = json.loads(button.partition("hx-vals='")[2].partition("'")[0])
+    assert client.post("/queue/retry", data=chosen).status_code == 204
+    entries = client.get("/v1/queue").get_json()["entries"]
+    assert {entry["state"]: "unknown" in entry["reason"] for entry in entries} == {
+        "pending": True,
+        "dead": False,
+    }
+    assert "/queue/retry" not in client.post("/queue/list", data={"reason": "nothing"}).text
 
 
 @pytest.mark.parametrize(

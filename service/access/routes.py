@@ -54,6 +54,7 @@ SERVICE: Final[Table] = {
     ("GET", "/"): KNOWN,
     ("GET", "/queue"): _LOOK,
     ("POST", "/queue/list"): _LOOK,
+    ("POST", "/queue/retry"): _OPERATE,
     ("GET", "/queue/<name>"): _LOOK,
     ("GET", "/queue/<name>/thumbnail"): _LOOK,
     ("GET", "/studies"): _READ,

@@ -7,6 +7,7 @@ from typing import Final
 
 from flask import Blueprint, Response, g, render_template, request
 
+from service import telemetry
 from service.dicom import decoding, json_model
 from service.errors import BadRequest, DamagedEntry, NoSuchEntry
 from service.ingest import Rules
@@ -35,6 +36,12 @@ def add_queue_pages(pages: Blueprint, queue: Queue, rules: Rules) -> None:
         if request.form.get("seen") == seen:
             return Response(status=HTTPStatus.NO_CONTENT)
         return Response(render_template("listed.html", listed=text, seen=seen))
+
+    @pages.post("/queue/retry")
+    def retry_listed() -> Response:
+        retried = queue.revive(Filter(**_chosen(request.form.to_dict())), time.time())
+        telemetry.log("INFO", "queue retry", retried=retried)
+        return Response(status=HTTPStatus.NO_CONTENT)
 
     @pages.get("/queue/<name>")
     def waiting(name: str) -> str:
@@ -67,9 +74,7 @@ def picture(image: bytes | None) -> Response:
 
 def _listed(queue: Queue, form: dict[str, str]) -> tuple[str, str]:
     """Return the list as HTML, and its digest, by which the browser asks whether it has changed."""
-    chosen = {name: form.get(name, "").strip() for name in ("state", "reason", "study")}
-    if chosen["state"] and chosen["state"] not in STATES:
-        raise BadRequest("there is no such state", where="state", mend=f"use {', '.join(STATES)}")
+    chosen = _chosen(form)
     filtered = _digest(repr(chosen))
     # The page that is seen stays, until another filter or another page is wanted.
     stays = form.get("page", "") if form.get("filtered") == filtered else ""
@@ -84,8 +89,18 @@ def _listed(queue: Queue, form: dict[str, str]) -> tuple[str, str]:
         after=page.after,
         filtered=filtered,
         is_filtered=any(chosen.values()),
+        # What is typed into the filter meanwhile is not what is seen.
+        seen=chosen if any(chosen.values()) else {"state": "dead"},
     )
     return text, _digest(text)
+
+
+def _chosen(form: dict[str, str]) -> dict[str, str]:
+    """Return what a form says of the entries to be chosen."""
+    chosen = {name: form.get(name, "").strip() for name in ("state", "reason", "study")}
+    if chosen["state"] and chosen["state"] not in STATES:
+        raise BadRequest("there is no such state", where="state", mend=f"use {', '.join(STATES)}")
+    return chosen
 
 
 def _digest(text: str) -> str:
