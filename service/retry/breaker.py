@@ -7,7 +7,7 @@ from typing import Final, NamedTuple, TypeGuard
 
 from service import counting
 from service.dicom.dataset import Instance
-from service.dicom.outcome import Outcome, Unavailable
+from service.dicom.outcome import Outcome, Unavailable, loggable
 from service.ingest import Store
 from service.retry.timing import LONGEST_WAIT
 
@@ -33,6 +33,7 @@ class Breaker:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._failures = 0
+        self._why = ""
         self._rest_until: float | None = None
         self._probes = 0  # the number of the last one
         self._probe_until: float | None = None
@@ -41,6 +42,11 @@ class Breaker:
     def is_open(self) -> bool:
         """Whether the store is left alone."""
         return self._rest_until is not None
+
+    @property
+    def why(self) -> str:
+        """What the store's last failure was, without its own words: they may be of a patient."""
+        return self._why
 
     def allows(self, now: float) -> Permit | None:
         """Return leave to ask the store; None if it is left alone, or another is its probe.
@@ -75,6 +81,7 @@ class Breaker:
                 self._failures = 0
                 self._rest_until = self._probe_until = None
                 return
+            self._why = loggable(outcome)
             asked_for = now + min(LONGEST_WAIT, outcome.retry_after or 0.0)
             if self.is_open and not self._is_probe(permit):
                 # It was sent before the rest began: one failure more or less of the same outage.
@@ -130,8 +137,8 @@ class GuardedStore:
         now = self._clock()
         permit = self._breaker.allows(now)
         if permit is None:
-            seconds = max(1.0, self._breaker.opens_in(now))
-            reason = f"the store keeps failing, and is left alone for {seconds:.0f} s more"
+            # One text for all of an outage, by which an operator finds them, and its cause.
+            reason = f"the store keeps failing, and is left alone: {self._breaker.why}"
             return dict.fromkeys(names, Unavailable(reason, asked=False))
         if permit.probe:  # until it comes back, all others still leave the store alone
             counting.left_alone(self._breaker.opens_in(now))
