@@ -76,7 +76,7 @@ def test_a_dead_entry_is_mended_and_another_discarded(
     with tab(browser, serving.url, "desk") as opened:
         page = opened.page
         upload(opened, "P-8", "refused", seed=2)
-        expect(page.locator(".picture")).to_contain_text("What to do: the retry queue keeps it")
+        expect(page.locator(".picture")).to_contain_text("What to do: Open it with “Show”")
         page.get_by_role("button", name="Next patient").click()
         expect(page.get_by_label("Patient ID")).to_have_value("")
         upload(opened, "P-9", "refused", seed=3)

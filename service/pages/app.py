@@ -9,19 +9,21 @@ from typing import Any, Final
 from flask import Blueprint, Flask, Response, g, redirect, render_template, request
 from werkzeug.wrappers import Response as AnyResponse
 
-from service.answers import problem_answer, problem_from
+from service.answers import PROBLEM, problem_answer, problem_from
 from service.errors import JpegstowError
 from service.ingest import Rules
 from service.pages.fields import own_fields
 from service.pages.queue import add_queue_pages
 from service.pages.reading import Reader
 from service.pages.studies import add_study_pages
-from service.pages.texts import LANGUAGES, label, language_of, speaker
+from service.pages.texts import LANGUAGES, catalogue, label, language_of, speaker
 from service.retry import Queue
 from service.settings import Settings
 from service.store import DicomwebStore
 
 _COOKIE: Final = "language"
+_API: Final = "/v1/"
+_PROBLEM: Final = "problem."
 _YEAR: Final = 31_536_000  # seconds
 # There is one way to read a path: with several, a long one would take for ever to refuse.
 _OWN_PATH: Final = re.compile(r"/(?:[\w.-]+(?:/[\w.-]+)*/?)?", re.ASCII)
@@ -41,7 +43,7 @@ def add_pages(
     )
     pages.before_request(_listen)
     pages.after_request(_protect)
-    pages.context_processor(_common)
+    pages.app_context_processor(_common)
     pages.add_app_template_filter(_moment, "moment")
     pages.register_error_handler(JpegstowError, _refused)
 
@@ -58,6 +60,7 @@ def add_pages(
             response.set_cookie(_COOKIE, name, _YEAR, httponly=True, samesite="Lax")
         return response
 
+    app.after_request(_told)
     add_queue_pages(pages, queue, rules)
     add_study_pages(pages, Reader(store))
     app.register_blueprint(pages)
@@ -78,7 +81,14 @@ def _common() -> dict[str, Any]:
         "label": lambda key, otherwise: label(key, g.language, otherwise),
         "language": g.language,
         "languages": LANGUAGES,
+        "problems": _problems(),
     }
+
+
+def _problems() -> dict[str, str]:
+    """Return what a refusal is in the page's language, by its status; its detail is in English."""
+    keys = [key for key in catalogue() if key.startswith(_PROBLEM)]
+    return {key.removeprefix(_PROBLEM): g.say(key) for key in keys}
 
 
 def _said(choices: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -111,4 +121,15 @@ def _refused(error: JpegstowError) -> Response:
     """Answer a refusal: to a page's script as a problem, to a person as a page."""
     if "HX-Request" in request.headers:
         return problem_answer(problem_from(error), transient=error.transient)
-    return Response(render_template("error.html", error=error), error.http_status)
+    page = render_template("error.html", error=error, status=error.http_status)
+    return Response(page, error.http_status)
+
+
+def _told(response: Response) -> Response:
+    """Show a person as a page what was refused elsewhere; programs don't ask for HTML there."""
+    asks = request.method == "GET" and "text/html" in dict(request.accept_mimetypes)
+    if response.mimetype == PROBLEM and asks and not request.path.startswith(_API):
+        error = response.get_json()
+        response.set_data(render_template("error.html", error=error, status=error["status"]))
+        response.mimetype = "text/html"
+    return response

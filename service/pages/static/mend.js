@@ -40,7 +40,7 @@
     const problem = jpegstow.problem(response ? await response.text() : "");
     const field = problem.where && form.querySelector(`[name="${CSS.escape(problem.where)}"]`);
     if (field) field.setAttribute("aria-invalid", "true");
-    jpegstow.alert(problem);
+    jpegstow.refuse(problem);
   }
 
   form.addEventListener("input", (event) => event.target.removeAttribute("aria-invalid"));

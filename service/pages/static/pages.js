@@ -4,12 +4,14 @@
 const jpegstow = {
   token: document.querySelector('meta[name="csrf-token"]').content,
 
-  /** Show what a problem (RFC 9457) says, in the parts of an element. */
+  /** Show what a problem (RFC 9457) says, in the parts of an element; what the service says is English. */
   tell(element, problem) {
-    for (const part of ["detail", "where", "mend"]) {
+    for (const part of ["said", "detail", "where", "mend"]) {
       const shown = element.querySelector(`[data-part="${part}"]`);
       const text = problem[part] || "";
-      (shown.querySelector("span") || shown).textContent = text;
+      const place = shown.querySelector("span") || shown;
+      place.textContent = text;
+      place.lang = problem.type && part !== "said" ? "en" : document.documentElement.lang;
       shown.hidden = !text;
     }
   },
@@ -18,13 +20,21 @@ const jpegstow = {
   alert(problem) {
     const alert = document.getElementById("alert");
     jpegstow.tell(alert, problem);
+    alert.querySelector('[data-part="sign-in"]').hidden = problem.status !== 401;
     alert.hidden = false;
     alert.focus();
   },
 
+  /** Tell whether no problem is shown at the top of the page. */
+  isCalm: () => document.getElementById("alert").hidden,
+
+  calm() {
+    document.getElementById("alert").hidden = true;
+  },
+
   notice(text) {
     const notice = document.getElementById("notice");
-    document.getElementById("alert").hidden = true;
+    jpegstow.calm();
     notice.textContent = text;
     notice.hidden = !text;
   },
@@ -37,12 +47,32 @@ const jpegstow = {
 
   /** Return the problem that a response's text holds, or one that says that nothing came. */
   problem(text) {
+    const says = document.body.dataset;
     try {
-      const problem = JSON.parse(text);
-      if (problem && problem.detail) return problem;
-    } catch { /* it was no answer of the service's */ }
-    const { connection, connectionMend } = document.body.dataset;
-    return { detail: connection, mend: connectionMend };
+      const { status, ...problem } = JSON.parse(text);
+      if (!problem.detail) throw new Error("it was no answer of the service's");
+      const said = JSON.parse(says.problems)[status] || "";
+      return status === 401 ? { status, said, mend: says.sessionMend } : { status, said, ...problem };
+    } catch {
+      return { said: says.connection, mend: says.connectionMend };
+    }
+  },
+
+  /** Take the token of a session that was begun in another tab; resolve to whether there was one. */
+  async renewed(problem) {
+    if (problem.type !== "urn:jpegstow:no-csrf-token") return false;
+    const answer = await fetch(location.href, { headers: { Accept: "text/html" } }).catch(() => null);
+    const page = new DOMParser().parseFromString(answer ? await answer.text() : "", "text/html");
+    const token = page.querySelector('meta[name="csrf-token"]')?.content;
+    if (token) jpegstow.token = token;
+    return Boolean(token);
+  },
+
+  /** Show what an act was refused; where it only lacked a newer session's token, that it may be repeated. */
+  async refuse(problem) {
+    const { sessionChanged, sessionChangedMend } = document.body.dataset;
+    const again = { said: sessionChanged, mend: sessionChangedMend };
+    jpegstow.alert((await jpegstow.renewed(problem)) ? again : problem);
   },
 
   /** Ask a question; resolve to whether it was answered with the named act. */
@@ -63,9 +93,7 @@ document.querySelectorAll("#confirm button").forEach((button) => {
   button.addEventListener("click", () => button.closest("dialog").close(button.value));
 });
 
-document.querySelector("#alert [data-close]").addEventListener("click", () => {
-  document.getElementById("alert").hidden = true;
-});
+document.querySelector("#alert [data-close]").addEventListener("click", jpegstow.calm);
 
 document.body.addEventListener("htmx:configRequest", (event) => {
   event.detail.headers["X-CSRF-Token"] = jpegstow.token;
@@ -88,11 +116,11 @@ for (const moment of ["htmx:beforeRequest", "htmx:beforeSwap"]) {
   });
 }
 
-document.body.addEventListener("htmx:responseError", (event) => {
-  // What a refresh is refused is told once, not every five seconds.
-  const told = !document.getElementById("alert").hidden;
-  if (told && event.detail.elt.matches("[data-refresh]")) return;
-  jpegstow.alert(jpegstow.problem(event.detail.xhr.responseText));
+document.body.addEventListener("htmx:responseError", async (event) => {
+  const problem = jpegstow.problem(event.detail.xhr.responseText);
+  if (!event.detail.elt.matches("[data-refresh]")) jpegstow.refuse(problem);
+  // The next refresh has the newer token; what one is refused is told once, not every five seconds.
+  else if (!(await jpegstow.renewed(problem)) && jpegstow.isCalm()) jpegstow.alert(problem);
 });
 
 document.body.addEventListener("htmx:sendError", (event) => {
@@ -103,6 +131,7 @@ document.body.addEventListener("htmx:sendError", (event) => {
 // What an act has done is told here, or on the page that it leads to.
 document.body.addEventListener("htmx:afterRequest", (event) => {
   const { elt, successful } = event.detail;
+  if (successful && elt.matches("[data-refresh]")) jpegstow.calm();
   if (!successful || !elt.dataset.done) return;
   const going = event.detail.xhr.status === 202 && elt.dataset.going;
   if (elt.dataset.then) {
@@ -119,6 +148,11 @@ if (told) {
   sessionStorage.removeItem("jpegstow.notice");
   jpegstow.notice(told);
 }
+
+// Whoever comes after doesn't find the last patient in this tab.
+document.querySelector('form[action="/sign-out"]')?.addEventListener("submit", () => {
+  sessionStorage.clear();
+});
 
 // What is folded on a phone stands open where there is room.
 if (matchMedia("(min-width: 36rem)").matches) {

@@ -6,6 +6,7 @@
   const list = document.getElementById("pictures");
   const says = form.dataset;
   const KEPT = "jpegstow.patient";
+  const LONGEST_SILENCE = 120_000; // milliseconds without a byte sent, or until the answer
   const pictures = []; // { file, row, state, link }
 
   // ---- what stays between the pictures of one patient, in this tab only ----
@@ -80,34 +81,51 @@
     data.append("ContentTime", time.padEnd(6, "0"));
   }
 
-  function send(picture) {
+  /** Send a picture; resolve to what it was refused, if it was. */
+  async function send(picture) {
+    const progress = picture.row.querySelector("progress");
+    progress.hidden = false;
+    progress.setAttribute("aria-label", picture.file.name);
+    setState(picture, "sending", says.sending);
+    let problem = finish(picture, await post(picture, progress));
+    if (problem && (await jpegstow.renewed(problem))) {
+      problem = finish(picture, await post(picture, progress));
+    }
+    progress.hidden = true;
+    return problem;
+  }
+
+  /** Post a picture once; resolve to the request when it is over, whatever has become of it. */
+  function post(picture, progress) {
     const data = attributes();
     data.append("image", picture.file, "photo.jpg"); // a file's own name may name the patient
     const request = new XMLHttpRequest();
-    const progress = picture.row.querySelector("progress");
-    progress.hidden = false;
+    let silence = 0;
+    const listen = () => {
+      clearTimeout(silence);
+      silence = setTimeout(() => request.abort(), LONGEST_SILENCE);
+    };
     progress.value = 0;
-    progress.setAttribute("aria-label", picture.file.name);
-    setState(picture, "sending", says.sending);
     request.upload.addEventListener("progress", (event) => {
+      listen();
       if (event.lengthComputable) progress.value = event.loaded / event.total;
     });
     return new Promise((resolve) => {
       request.addEventListener("loadend", () => {
-        progress.hidden = true;
-        finish(picture, request);
-        resolve();
+        clearTimeout(silence);
+        resolve(request);
       });
       request.open("POST", form.getAttribute("action"));
       request.setRequestHeader("X-CSRF-Token", jpegstow.token);
       request.send(data);
+      listen();
     });
   }
 
+  /** Show what has become of a picture; return what it was refused, if it was. */
   function finish(picture, request) {
     if (![200, 201, 202].includes(request.status)) {
-      refused(picture, jpegstow.problem(request.responseText));
-      return;
+      return refused(picture, jpegstow.problem(request.responseText));
     }
     const [told] = JSON.parse(request.responseText).instances;
     if (request.status === 202) {
@@ -116,15 +134,28 @@
       const link = `/studies/${told.StudyInstanceUID}/series/${told.SeriesInstanceUID}/instances/${told.SOPInstanceUID}`;
       setState(picture, "stored", request.status === 200 ? says.known : says.stored, link);
     }
+    return null;
   }
 
   function refused(picture, problem) {
     // What the store refused is kept: somebody mends it in the queue, and nothing is lost here.
     if (problem.queue) setState(picture, "refused", says.refused, problem.queue);
     else setState(picture, "failed", says.failed);
-    jpegstow.tell(picture.row, problem);
-    const field = problem.where && document.getElementById(problem.where);
-    if (field && form.contains(field)) field.setAttribute("aria-invalid", "true");
+    const said = marked(problem);
+    if (problem.queue) jpegstow.tell(picture.row, { detail: problem.detail, mend: says.refusedMend });
+    else jpegstow.tell(picture.row, said.length ? { ...problem, where: said.join(", ") } : problem);
+    return { ...problem, isOfForm: said.length > 0 };
+  }
+
+  /** Mark the fields that a refusal is about, and return their labels. */
+  function marked(problem) {
+    if (problem.status !== 400) return [];
+    const missing = problem.type === "urn:jpegstow:missing-attribute";
+    const names = new Set(((missing ? problem.detail : problem.where) || "").match(/\w+/g));
+    if (names.has("PatientName")) names.add("FamilyName").add("GivenName");
+    const found = fields().filter((field) => !field.disabled && names.has(field.name || field.id));
+    found.forEach((field) => field.setAttribute("aria-invalid", "true"));
+    return found.map((field) => field.labels[0].textContent);
   }
 
   // ---- the list of pictures ----
@@ -181,13 +212,31 @@
   async function sendAll(chosen) {
     if (busy || !form.reportValidity()) return;
     busy = true;
+    jpegstow.calm();
     form.querySelector("[type=submit]").setAttribute("aria-busy", "true");
     form.querySelectorAll("[aria-invalid]").forEach((field) => field.removeAttribute("aria-invalid"));
-    for (const picture of chosen) await send(picture);
+    for (const picture of chosen) {
+      const problem = await send(picture);
+      if (!problem) continue;
+      if (problem.status === 401) jpegstow.alert(problem);
+      // The others would only be refused the same.
+      if (problem.isOfForm || [401, 403].includes(problem.status) || !navigator.onLine) break;
+    }
+    showTrouble();
     busy = false;
     form.querySelector("[type=submit]").removeAttribute("aria-busy");
     const done = pictures.filter((picture) => ["stored", "queued"].includes(picture.state)).length;
     summarise(says.summary.replace("{done}", done).replace("{all}", pictures.length));
+  }
+
+  /** Bring what somebody has to look at into view: a field, else a picture; a notice is there already. */
+  function showTrouble() {
+    const field = form.querySelector('[aria-invalid="true"]');
+    if (field) field.focus();
+    else if (jpegstow.isCalm()) {
+      const trouble = '[data-state="failed"], [data-state="refused"]';
+      list.querySelector(trouble)?.scrollIntoView({ block: "nearest" });
+    }
   }
 
   // ---- what a person does ----
