@@ -28,8 +28,7 @@ from service.dicom.template import Template
 from service.errors import BadSettings, BadTemplate
 from service.ingest import Rules, Store
 from service.retry import Breaker, Drain, GuardedStore, Limits, Pace, Queue, SqliteQueue
-from service.setting_texts import SCOPES, ApiKey, Grant
-from service.settings import LOOPBACK, Settings
+from service.settings import LOOPBACK, SCOPES, ApiKey, Grant, Settings
 from service.store import DicomwebStore
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from flask import Flask
 from werkzeug.routing import Rule
 
 from service.access import make
-from service.setting_texts import SCOPES, ApiKey
+from service.settings import SCOPES, ApiKey
 
 SCOPES_OF: Mapping[str, tuple[str, ...]] = {
     "known": (),

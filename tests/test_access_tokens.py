@@ -13,7 +13,7 @@ from werkzeug.test import TestResponse
 
 from service import assemble, settings
 from service.errors import BadSettings
-from service.setting_texts import Grant
+from service.settings import Grant
 from tests.access import KEYS, MADE, shown
 from tests.jpegs import make_jpeg
 from tests.peers import Garbage, Received, Respond, ScriptedServer, Step, refused_port, stored

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from service import settings
-from service.setting_texts import CloudQueue
+from service.settings import CloudQueue
 from tests.judges import find_tool
 from tests.peers import BOUND
 from tests.peers.pubsub import PubSub, Topic

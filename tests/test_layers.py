@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 SERVICE = Path(__file__).parents[1] / "service"
-LEAVES = {"errors", "settings", "setting_texts", "telemetry", "counting", "tracing"}
+LEAVES = {"errors", "settings", "telemetry", "counting", "tracing"}
 KEEPING = {"database", "durable"}
 ASKING = {"parallel", "patience", "store"}
 LINE = LEAVES | {"dicom", "ingest"}
@@ -17,8 +17,7 @@ MAY_IMPORT = {
     "__main__": {"loading", "cli", "wsgi"},
     "loading": set(),
     "errors": set(),
-    "setting_texts": set(),
-    "settings": {"errors", "setting_texts"},
+    "settings": {"errors", "settings"},
     "tracing": set(),
     "telemetry": {"errors", "settings", "tracing"},
     "tally": {"telemetry"},

@@ -9,8 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from service.errors import BadSettings
-from service.setting_texts import CloudQueue, store_url_of
-from service.settings import Settings, load, table
+from service.settings import CloudQueue, Settings, load, store_url_of, table
 
 MARKER = "Zebedee"
 SECRETS = ["DICOMWEB_TOKEN", "DICOMWEB_PASSWORD", "UID_NAMESPACE", "SESSION_SECRET", "ARCHIVE_KEY"]

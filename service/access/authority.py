@@ -14,7 +14,7 @@ from service.access.provider import IAP_HEADER, Provider
 from service.access.rate import Rate
 from service.access.session import Sessions
 from service.errors import Unauthorized
-from service.setting_texts import ApiKey
+from service.settings import ApiKey
 
 _MEND: Final = "send an API key: Authorization: Bearer jpegstow_..."
 

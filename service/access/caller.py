@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from service.setting_texts import SCOPES
+from service.settings import SCOPES
 
 EVERYTHING: Final = frozenset(SCOPES)
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from service.durable import incoming, locked, publish
 from service.errors import BadRequest, JpegstowError
-from service.setting_texts import KEY_NAME, ApiKey, ordered, scopes_of
+from service.settings import KEY_NAME, ApiKey, ordered, scopes_of
 
 PREFIX: Final = "jpegstow_"
 _BYTES: Final = 32

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from service.access.caller import Caller
-from service.setting_texts import Grant
+from service.settings import Grant
 from service.tokens import Keys, Signer, discovered, url_in
 
 IAP_HEADER: Final = "X-Goog-IAP-JWT-Assertion"

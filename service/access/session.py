@@ -15,7 +15,7 @@ from typing import Any, Final
 from itsdangerous import BadData, URLSafeSerializer
 
 from service.access.caller import Caller
-from service.setting_texts import ApiKey, ordered
+from service.settings import ApiKey, ordered
 
 COOKIE: Final = "jpegstow_session"
 LENGTH: Final = 12 * 3600.0  # seconds

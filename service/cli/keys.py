@@ -12,7 +12,7 @@ import click
 from service import assemble, settings
 from service.access import Caller, audit, make
 from service.cli.options import reports_errors
-from service.setting_texts import SCOPES, ApiKey, ordered
+from service.settings import SCOPES, ApiKey, ordered
 from service.terminal import table
 
 _UNCUT = 1 << 20  # columns, where no terminal ends the line

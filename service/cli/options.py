@@ -13,8 +13,7 @@ import click
 
 from service import settings
 from service.errors import BadSettings, JpegstowError
-from service.setting_texts import store_url_of
-from service.settings import Settings
+from service.settings import Settings, store_url_of
 from service.terminal import plain
 
 Command = Callable[..., Any]
