@@ -2,6 +2,7 @@
 
 import sqlite3
 import subprocess
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,30 @@ def test_other_content_under_the_same_uids_is_a_conflict(archive: Archive, other
     put(archive, dicom_file())
     assert put(archive, other) == Conflict(UIDS)
     assert archive.path(UIDS).read_bytes() == dicom_file()
+
+
+def flipped(file: bytes) -> bytes:
+    return file[:-99] + bytes([file[-99] ^ 1]) + file[-98:]
+
+
+DAMAGES: list[Callable[[bytes], bytes]] = [flipped, lambda file: file[:-1], lambda _: b""]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_file_that_has_suffered_on_the_disk_is_not_already_stored_but_stored_anew(
+    archive: Archive, damage: Callable[[bytes], bytes]
+) -> None:
+    put(archive, dicom_file())
+    path = archive.path(UIDS)
+    path.write_bytes(damage(dicom_file()))
+    other = damage(dicom_file())
+    for another in (dicom_file(PatientID="P2"), dicom_file(seed=1)):
+        assert put(archive, another) == Conflict(UIDS)
+        assert path.read_bytes() == other
+    assert put(archive, dicom_file()) == Stored(UIDS)
+    assert path.read_bytes() == dicom_file()
+    assert put(archive, dicom_file()) == AlreadyStored(UIDS)
+    assert count(archive) == 1
 
 
 def test_a_transfer_syntax_that_nobody_knows_is_compared_too(archive: Archive) -> None:

@@ -152,15 +152,16 @@ class Archive:
         return any(operation.covers(uids) for operation in self._deletions.unfinished())
 
     def _same(self, known: Instance, dataset: Dataset, sha256: str) -> bool | None:
-        """Compare with what is stored; None if the file has gone in the meantime."""
-        path = self.path(known.uids)
-        if known.sha256 == sha256 and path.exists():
-            return True
+        """Compare with what is stored; None if that has gone, or is damaged and was just this."""
         try:
-            return same_content(part10.decode(path.read_bytes()), dataset)
+            data = self.path(known.uids).read_bytes()
         except FileNotFoundError:
             return None
-        except BadRequest:  # damaged on disk: nothing is known to be the same
+        if hashlib.sha256(data).hexdigest() != known.sha256:  # nothing else is known to be the same
+            return None if sha256 == known.sha256 else False
+        try:
+            return sha256 == known.sha256 or same_content(part10.decode(data), dataset)
+        except BadRequest:
             return False
 
     def _insert(self, pieces: Sequence[Buffer], description: Description, kept: Kept) -> bool:
@@ -174,8 +175,8 @@ class Archive:
         ):
             if self._is_being_deleted(description.uids):
                 return False
-            if find(connection, *description.uids):
-                if target.exists():
+            if known := find(connection, *description.uids):
+                if _is_whole(target, known[0].sha256):
                     return False
                 rows.remove(connection, *description.uids)
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -317,6 +318,10 @@ def _taken_back(target: Path) -> Iterator[Event]:
         if published.is_set():
             target.unlink(missing_ok=True)
         raise
+
+
+def _is_whole(path: Path, sha256: str) -> bool:
+    return path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256
 
 
 def _is_same_file(one: Path, other: Path) -> bool:
