@@ -25,6 +25,7 @@ from service.dicom import template, uid
 from service.dicom.budget import Budget
 from service.dicom.normalise import Policy
 from service.dicom.template import Template
+from service.durable import flush_new
 from service.errors import BadSettings, BadTemplate
 from service.ingest import Rules, Store
 from service.retry import Breaker, Drain, GuardedStore, Limits, Pace, Queue, SqliteQueue
@@ -305,3 +306,4 @@ def _make_secret(path: Path) -> None:
         pass
     finally:
         draft.unlink()
+    flush_new(path.parent)  # else a loss of power brings another secret, and other UIDs

@@ -66,6 +66,17 @@ def flush_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
+def flush_new(folder: Path) -> None:
+    """Flush the entries of a folder that may be new, and its own, as far as these can be read.
+
+    The folder above may be new, too.
+    """
+    flush_folder(folder)
+    for above in (folder.parent, folder.parent.parent):
+        with suppress(OSError):
+            flush_folder(above)
+
+
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold an exclusive lock among all threads and processes; a death releases it.

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from service import assemble, settings
+from service.archive import Archive
 from service.errors import BadSettings
+from tests.flushing import flushed
 
 
 def test_the_uid_namespace_is_made_once_and_kept(tmp_path: Path) -> None:
@@ -14,6 +16,17 @@ def test_the_uid_namespace_is_made_once_and_kept(tmp_path: Path) -> None:
     first = assemble.rules(current)
     assert len((tmp_path / "uid-namespace").read_text()) == 65
     assert assemble.rules(current).namespace == first.namespace
+
+
+def test_a_secret_a_queue_and_an_archive_are_there_after_a_loss_of_power(tmp_path: Path) -> None:
+    """Their folders too, which are new: a name that isn't flushed may be gone, and all below it."""
+    data = tmp_path / "data"
+    current = settings.load({"DATA_DIR": str(data)})
+    assert {data, tmp_path} <= set(flushed(lambda: assemble.rules(current)))
+    queue = flushed(lambda: assemble.retry_queue(current).close())
+    assert {data / "queue", data, tmp_path} <= set(queue)
+    archive = flushed(lambda: Archive(data / "archive").close())
+    assert {data / "archive", data, tmp_path} <= set(archive)
 
 
 @pytest.mark.parametrize("text", ["", "\n", "0" * 31 + "\n"], ids=["empty", "a line", "cut"])

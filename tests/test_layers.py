@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "retry": LINE | KEEPING | {"terminal", "retry"},
     "tokens": {"errors"},
     "gcp": LINE | {"retry", "gcp", "tokens"},
-    "assemble": LINE | {"store", "archive", "retry", "gcp", "access", "tokens"},
+    "assemble": LINE | {"store", "archive", "retry", "gcp", "access", "tokens", "durable"},
     "receive": LINE,
     "answers": {"errors"},
     "worker": {"answers"},

@@ -3,9 +3,11 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import NamedTuple
+from types import FrameType
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -20,7 +22,7 @@ from tests.queue_walk import (
     leave_half_done,
     prepare,
 )
-from tests.queues import uid_of
+from tests.queues import NOW, REFUSED, attempt, numbered, put, sqlite_queue, uid_of
 
 ROOT = Path(__file__).parents[1]
 BEFORE = {WAITING: "pending", DEAD: "dead", OTHER: "pending"}
@@ -106,6 +108,33 @@ def test_a_start_that_is_killed_while_it_cleans_up_is_followed_by_one_that_does(
             {WAITING: "pending", OTHER: "pending"},
             sorted([WAITING, OTHER]),
         )
+
+
+def calls(act: Callable[[], object]) -> list[tuple[str, str]]:
+    """Return what is called in C, by which function, while something is done."""
+    made: list[tuple[str, str]] = []
+
+    def note(frame: FrameType, event: str, called: Any) -> None:
+        if event == "c_call":
+            made.append((frame.f_code.co_name, called.__name__))
+
+    sys.setprofile(note)
+    try:
+        act()
+    finally:
+        sys.setprofile(None)
+    return made
+
+
+def test_what_was_dropped_is_gone_from_the_disk_before_its_mark_is(tmp_path: Path) -> None:
+    """Without the mark a file that a loss of power brings back would be taken in, and sent."""
+    with sqlite_queue(tmp_path / "queue") as queue:
+        put(queue, numbered(1), attempt(REFUSED))
+        made = calls(lambda: queue.drop(DEAD, NOW))
+    gone = made.index(("unlink", "unlink"))
+    flushed = made.index(("flush_folder", "fsync"), gone)
+    assert ("delete", "execute") in made[flushed:]
+    assert ("delete", "execute") not in made[:flushed]
 
 
 def test_every_change_of_the_walk_has_its_rule() -> None:

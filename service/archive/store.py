@@ -34,7 +34,7 @@ from service.dicom import part10
 from service.dicom.codestream import Buffer
 from service.dicom.json_model import JsonObject
 from service.dicom.uid import is_uid
-from service.durable import flush_folder, incoming, locked, opening, publish_kept
+from service.durable import flush_new, incoming, locked, opening, publish_kept
 from service.errors import ArchiveInUse, BadRequest
 
 _MAPPED = 1 << 30  # bytes
@@ -88,7 +88,7 @@ class Archive:
         self._instances = self._root / "instances"
         for folder in (self._root, self._instances, self._root / "incoming"):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        flush_folder(self._root)
+        flush_new(self._root)
         self._index = Database(self._root / "index.sqlite", mapped=_MAPPED)
         self._deletions = Deletions(self._root, self._index)
         self._finisher = Finisher()

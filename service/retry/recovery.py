@@ -6,7 +6,7 @@ from pathlib import Path
 
 from service import telemetry
 from service.database import Database
-from service.durable import flush_folder
+from service.durable import flush_folder, flush_new
 from service.errors import QueueUnusable
 from service.retry import entry as entries
 from service.retry import kept, schema
@@ -22,7 +22,7 @@ def make_folders(folder: Path) -> None:
     for path in (folder, *(folder / name for name in ("entries", "incoming", "damaged"))):
         path.mkdir(mode=_FOLDER_MODE, parents=True, exist_ok=True)
     (folder / "queue.sqlite").touch(mode=_FILE_MODE)  # SQLite keeps the mode for its other files
-    flush_folder(folder)
+    flush_new(folder)
 
 
 def open_index(folder: Path, database: Database, *, alone: bool) -> None:
@@ -99,10 +99,13 @@ def _mend(folder: Path, database: Database) -> None:
             "UPDATE entry SET state = 'pending', due = first_seen, token = NULL"
             " WHERE state = 'leased'"
         )
-        for (name,) in connection.execute(
+        dropped = connection.execute(
             "SELECT sop_instance_uid FROM entry WHERE state = 'dropped'"
-        ).fetchall():
+        ).fetchall()
+        for (name,) in dropped:
             clear(folder / "entries" / name)
+        flush_folder(folder / "entries")
+        for (name,) in dropped:
             schema.delete(connection, name)
         adopted = sum(_adopt(connection, path) for path in _orphans(connection, folder))
     if adopted:

@@ -274,8 +274,12 @@ class SqliteQueue:
             _count(connection, attempt)
 
     def _discard(self, sop_instance_uid: str) -> None:
-        """Remove what is left of an entry that is marked as dropped."""
+        """Remove what is left of an entry that is marked as dropped, the mark last.
+
+        A file that came back after a loss of power, and found no mark, would be sent.
+        """
         clear(self._path(sop_instance_uid))
+        flush_folder(self._folder / "entries")
         with self._database.writing() as connection:
             schema.delete(connection, sop_instance_uid)
 
