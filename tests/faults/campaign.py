@@ -9,13 +9,14 @@ from typing import Final
 
 import requests
 
+from tests.faults.operating import operating
 from tests.faults.pictures import Requests
 from tests.faults.proxy import CALM, PASS
-from tests.faults.stage import KILLS, WEATHERS, Action, Stage, kill_service
+from tests.faults.stage import TROUBLES, WEATHERS, Action, Stage, kill_service
 from tests.faults.uploading import uploading
 from tests.peers import BOUND
 
-EVERY: Final = 7.0  # seconds from one kill to the next, about
+EVERY: Final = 7.0  # seconds from one trouble to the next, about
 SPELL: Final = 15.0  # seconds of one weather
 SHOWN: Final = 20  # violations
 
@@ -29,12 +30,12 @@ class Event:
 
 
 def plan(seconds: float, seed: int) -> list[Event]:
-    """Return the kills and the changes of weather within so many seconds; each at least once."""
+    """Return the troubles and the changes of weather in so many seconds; each at least once."""
     random = Random(seed)
-    rounds = max(1, round(seconds / EVERY / len(KILLS)))
-    kills = [name for _ in range(rounds) for name in random.sample(list(KILLS), len(KILLS))]
-    step = seconds / len(kills)
-    events = [Event((number + random.random()) * step, name) for number, name in enumerate(kills)]
+    rounds = max(1, round(seconds / EVERY / len(TROUBLES)))
+    names = [name for _ in range(rounds) for name in random.sample(list(TROUBLES), len(TROUBLES))]
+    step = seconds / len(names)
+    events = [Event((number + random.random()) * step, name) for number, name in enumerate(names)]
     spells = max(1, round(seconds / SPELL / len(WEATHERS)))
     weathers = [*WEATHERS] * spells
     step = seconds / len(weathers)
@@ -50,14 +51,18 @@ def play(
     on: Stage, requests_: Requests, events: Sequence[Event], seconds: float, late: float
 ) -> None:
     """Upload for so many seconds, and what is late for some more; the events happen meanwhile."""
-    actions: dict[str, Action] = WEATHERS | KILLS
+    actions: dict[str, Action] = WEATHERS | TROUBLES
     started = time.monotonic()
     seed = on.random.getrandbits(32)
-    with uploading(on.service.url, requests_, on.ledger, (seconds, seconds + late), seed):
+    with (
+        uploading(on.service.url, requests_, on.ledger, (seconds, seconds + late), seed),
+        operating(on.service.url, on.ledger, seed) as operator,
+    ):
         for event in events:
             time.sleep(max(0.0, started + event.at - time.monotonic()))
             actions[event.name](on)
             on.events[event.name] += 1
+    on.acts.update(operator.done)
 
 
 def drain(on: Stage, seconds: float) -> float:
@@ -104,7 +109,8 @@ class Report:
         made, acknowledged = len(ledger.made), len(ledger.acknowledged)
         rows = {
             "pictures by answer": _counts(ledger.answers),
-            "killed": _counts(Counter({name: events[name] for name in KILLS})),
+            "troubles": _counts(Counter({name: events[name] for name in TROUBLES})),
+            "operator": _counts(self.on.acts),
             "requests by fault": _counts(self.on.faults.played),
             "instances": f"{made} sent, {acknowledged} acknowledged, {self.checked} compared",
             "seconds": f"{self.seconds:.0f}, of them {self.drained:.1f} for the drain",
@@ -142,7 +148,7 @@ def run(on: Stage, pictures: int, uploads: float, seconds: float, seed: int) -> 
 
 def _unplayed(on: Stage, pictures: int) -> list[str]:
     """Return what should have happened and didn't: then the rest proves little."""
-    sent = len(on.ledger.made)
+    sent = on.ledger.uploaded
     few = [] if sent >= pictures else [f"only {sent} of {pictures} pictures were sent in time"]
     missing = [name for name in CALM if not on.faults.played[name]]
     return few + [f"the fault {name!r} was never played" for name in missing]

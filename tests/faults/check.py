@@ -59,6 +59,9 @@ def _counted(listed: list[tuple[str, str]], ledger: Ledger) -> Iterator[str]:
     counts = Counter(uid for uid, _ in listed)
     for uid in sorted(ledger.acknowledged - counts.keys()):
         yield f"{uid}: acknowledged and not in the archive ({ledger.history(uid)})"
+    for pair in ledger.either:
+        if not counts.keys() & set(pair):
+            yield f"{pair[0]}: neither it nor its better is there ({ledger.history(pair[0])})"
     for uid, times in counts.items():
         if times > 1:
             yield f"{uid}: {times} times in the archive ({ledger.history(uid)})"

@@ -22,18 +22,24 @@ class Ledger:
     ----------
     made
         From the SOP Instance UID to what the file may be, of all that was ever sent.
+    uploaded
+        How many pictures the uploaders have sent.
     acknowledged
         SOP Instance UIDs.
     answers
         How many pictures met each answer.
+    either
+        Pairs of SOP Instance UIDs of which one has to be there: an answer was lost.
     wrong
         Answers that the service must never give.
     """
 
     def __init__(self) -> None:
         self.made: dict[str, frozenset[str]] = {}
+        self.uploaded = 0
         self.acknowledged: set[str] = set()
         self.answers: Counter[str] = Counter()
+        self.either: list[tuple[str, str]] = []
         self.wrong: list[str] = []
         self._history: dict[str, list[str]] = defaultdict(list)
         self._started = time.monotonic()
@@ -43,13 +49,19 @@ class Ledger:
         """Note a request before it leaves: whatever becomes of it, it may be stored."""
         with self._lock:
             self.made |= request.made
+            self.uploaded += len(request.made)
+
+    def making(self, made: dict[str, frozenset[str]]) -> None:
+        """Note what an operator may make, before it is asked for."""
+        with self._lock:
+            self.made |= made
 
     def answered(self, request: Request, response: requests.Response) -> bool:
         """Note what the service says of each picture; tell whether all are acknowledged."""
         results = _results(request, response)
         with self._lock:
             for uid, status, said in results:
-                self._note(uid, str(status))
+                self._answered(uid, str(status))
                 if status not in EXPECTED:
                     self.wrong.append(f"{uid}: answered {status}")
                 elif status in ACKNOWLEDGED:
@@ -62,15 +74,38 @@ class Ledger:
         """Note a request without a whole answer."""
         with self._lock:
             for uid in request.made:
-                self._note(uid, type(error).__name__)
+                self._answered(uid, type(error).__name__)
+
+    def replaced(self, uid: str, better: str) -> None:
+        """Note that an instance, which may be stored or not, has another in its place."""
+        with self._lock:
+            self.acknowledged.discard(uid)
+            self.acknowledged.add(better)
+            self._note(better, f"in the place of {uid}")
+
+    def unsure(self, uid: str, better: str) -> None:
+        """Note that an instance may have another in its place, or not."""
+        with self._lock:
+            self.acknowledged.discard(uid)
+            self.either.append((uid, better))
+            self._note(uid, f"perhaps replaced by {better}")
+
+    def dropped(self, uid: str) -> None:
+        """Note that an instance need not be there any more."""
+        with self._lock:
+            self.acknowledged.discard(uid)
+            self._note(uid, "dropped")
 
     def history(self, uid: str) -> str:
         """Return what was answered for an instance, and when."""
         return ", ".join(self._history[uid]) or "never answered"
 
-    def _note(self, uid: str, answer: str) -> None:
+    def _answered(self, uid: str, answer: str) -> None:
         self.answers[answer] += 1
-        self._history[uid].append(f"{answer} at {time.monotonic() - self._started:.1f} s")
+        self._note(uid, answer)
+
+    def _note(self, uid: str, what: str) -> None:
+        self._history[uid].append(f"{what} at {time.monotonic() - self._started:.1f} s")
 
 
 def _results(request: Request, response: requests.Response) -> list[tuple[str, int, str]]:
