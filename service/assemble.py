@@ -84,6 +84,11 @@ def rules(settings: Settings) -> Rules:
     return Rules(templates, uid.namespace(secret), settings.max_pixels, policy)
 
 
+def namespace_file(settings: Settings) -> Path | None:
+    """Return where the secret of the UIDs is kept; None where a setting has it."""
+    return None if settings.uid_namespace else settings.data_dir / _NAMESPACE.file
+
+
 def store(settings: Settings) -> DicomwebStore:
     """Return the store that the settings name."""
     return DicomwebStore(settings)

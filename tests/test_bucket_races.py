@@ -228,17 +228,18 @@ def test_an_entry_is_not_sent_while_it_is_being_replaced(turns: Turns, first: in
         assert check_at_rest(over(server)) == ({NAME} if leased else {OTHER})
 
 
-def test_an_entry_that_could_not_be_replaced_is_as_it_was() -> None:
+@pytest.mark.parametrize("trouble", [JpegstowError("no alarm"), KeyboardInterrupt("no alarm")])
+def test_an_entry_that_could_not_be_replaced_is_as_it_was(trouble: BaseException) -> None:
     class Silent(Bell):
         def set(self, _: object) -> None:
-            raise JpegstowError("no alarm")
+            raise trouble
 
     for start in ("dead", "pending"):
         bucket = started(start)
         with BucketServer(bucket) as server:
             before = everything(over(server))
             records = Records(Buckets(server.url), "gs://pictures", "a/queue")
-            with pytest.raises(JpegstowError, match="no alarm"):
+            with pytest.raises(type(trouble), match="no alarm"):
                 BucketQueue(records, Silent(), ROOMY).replace(NAME, *MENDED, NOW)
             assert everything(over(server), Filter(instance=NAME)) == before
 

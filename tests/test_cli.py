@@ -162,6 +162,21 @@ def test_send_stores_files_and_sums_up(folder: Path, store: ScriptedServer) -> N
     assert {as_dataset(request).PatientID for request in store.requests} == {"P-7"}
 
 
+@pytest.mark.parametrize("command", ["send", "convert"])
+def test_a_namespace_that_was_just_made_is_told_of_since_others_make_other_instances(
+    command: str, folder: Path, store: ScriptedServer
+) -> None:
+    more = ["-o", str(folder / "out")] if command == "convert" else []
+    here, there = str(folder / "here"), str(folder / "there")
+    told = [
+        jpegstow(
+            command, folder / "0.jpg", *more, url=store.url, UID_NAMESPACE=secret, DATA_DIR=place
+        ).output.count("made a new UID namespace")
+        for secret, place in (("", here), ("", here), ("", there), (SECRET, str(folder / "new")))
+    ]
+    assert told == [1, 0, 1, 0]
+
+
 def test_send_ends_with_1_unless_all_are_stored(folder: Path, store: ScriptedServer) -> None:
     ended = jpegstow("send", folder, url=store.dicomweb_url)
     assert (ended.exit_code, ended.stdout) == (1, "1 refused, 2 stored\n")

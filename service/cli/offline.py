@@ -11,7 +11,7 @@ import click
 
 from service import assemble, sending, settings
 from service import census as counting
-from service.cli.options import describing_options, reports_errors
+from service.cli.options import describing_options, reports_errors, rules_of
 from service.dicom import part10
 from service.dicom.jpeg import JpegHeader
 from service.dicom.jpeg import inspect as inspect_jpeg
@@ -40,7 +40,7 @@ def convert(
     the JPEGs are.
     """
     current = settings.load()
-    rules = assemble.rules(current)
+    rules = rules_of(current)
     said = sending.parse_settings(pairs, metadata)
     paths = list(sending.find(files))
     failed = 0

@@ -11,8 +11,9 @@ from typing import Any, Protocol, TypeVar
 
 import click
 
-from service import settings
+from service import assemble, settings
 from service.errors import BadSettings, JpegstowError
+from service.ingest import Rules
 from service.settings import Settings, store_url_of
 from service.terminal import plain
 
@@ -84,6 +85,24 @@ def connected(url: str | None, jobs: int) -> Settings:
         except ValueError as error:
             raise BadSettings([f"--url: {error}"]) from error
     return replace(current, threads=max(jobs, current.threads))
+
+
+def rules_of(current: Settings) -> Rules:
+    """Return how pictures are described; tell if the namespace of their UIDs has just been made.
+
+    Who calls a command in another folder, with another DATA_DIR, would else make other instances
+    of pictures that are stored already, and never know.
+    """
+    kept = assemble.namespace_file(current)
+    is_new = kept is not None and not kept.exists()
+    rules = assemble.rules(current)
+    if is_new:
+        click.echo(
+            f"jpegstow: made a new UID namespace, {kept}: under any other the same pictures become"
+            " other instances. Elsewhere, set DATA_DIR to this one, or UID_NAMESPACE",
+            err=True,
+        )
+    return rules
 
 
 def with_progress(

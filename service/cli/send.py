@@ -13,6 +13,7 @@ from service.cli.options import (
     connecting_options,
     describing_options,
     reports_errors,
+    rules_of,
     summary,
     with_progress,
 )
@@ -43,6 +44,6 @@ def send(
     if not items:
         raise click.UsageError("nothing to send: give a PATH, or --manifest")
     name = describing["template_name"] or current.default_template
-    one = sending.sender(assemble.rules(current), assemble.store(current), name)
+    one = sending.sender(rules_of(current), assemble.store(current), name)
     sent = with_progress(sending.send_all(items, one, jobs), len(items))
     sys.exit(summary(sent, sending.GOOD))

@@ -15,6 +15,7 @@ from service.cli.options import (
     connecting_options,
     describing_options,
     reports_errors,
+    rules_of,
     summary,
     with_progress,
 )
@@ -55,7 +56,7 @@ def verify(
     if not items:
         raise click.UsageError("nothing to verify: give a PATH, or --manifest")
     name = options["template_name"] or current.default_template
-    one = verifier(assemble.rules(current), assemble.store(current), name, time.sleep)
+    one = verifier(rules_of(current), assemble.store(current), name, time.sleep)
     findings = list(with_progress(at_once(one, items, jobs), len(items), aloud=False))
     if not options["as_json"]:
         _print_bad([finding for finding in findings if finding.outcome != "stored"])

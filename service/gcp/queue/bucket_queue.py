@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Final, Protocol
 
 from service.dicom.codestream import Buffer
-from service.errors import DamagedEntry, JpegstowError, QueueUnusable
+from service.errors import DamagedEntry, QueueUnusable
 from service.gcp.queue import record as form
 from service.gcp.queue.finding import arrival, matches, matching
 from service.gcp.queue.keeping import CheckRoom, keep, remove, sound
@@ -98,7 +98,7 @@ class BucketQueue:
         held = self._hold(sop_instance_uid, now)
         try:
             self._keep(entry, pieces, lambda _: None)
-        except JpegstowError:
+        except BaseException:  # Ctrl-C too: a dead entry that is left to its lease would be sent
             self._settle(held, lambda _: held.entry)
             raise
 
