@@ -10,6 +10,8 @@ from glob import glob, has_magic
 from pathlib import Path
 from typing import Any, Final
 
+from pydicom import Dataset
+
 from service.dicom import attributes, part10
 from service.dicom.outcome import Conflict, Rejected, Stored, Unavailable, Verdict
 from service.errors import BadAttribute, BadRequest, JpegstowError
@@ -224,9 +226,9 @@ def storer(store: DicomwebStore, pause: Pause) -> Callable[[Item], Sent]:
                 return Sent(
                     item.path, "refused", "it isn't a DICOM file; `jpegstow send` takes JPEGs"
                 )
-            name = _name_of(data)
-            verdict = patiently(lambda: store.store_file(data, name), pause)
-            return _sent(item.path, verdict, name)
+            dataset = _read(data)
+            verdict = patiently(lambda: store.store_file(data, dataset), pause)
+            return _sent(item.path, verdict, str(dataset.SOPInstanceUID))
         except OSError as error:
             return Sent(item.path, "unreadable", type(error).__name__)
         except JpegstowError as error:
@@ -243,16 +245,16 @@ def is_dicom(path: Path, data: bytes) -> bool:
 def _send_file(item: Item, data: bytes, store: DicomwebStore) -> Sent:
     if item.said:
         raise BadRequest("attributes can't be set in a ready DICOM file", where=str(item.path))
-    name = _name_of(data)
-    return _sent(item.path, store.store_file(data, name), name)
+    dataset = _read(data)
+    return _sent(item.path, store.store_file(data, dataset), str(dataset.SOPInstanceUID))
 
 
-def _name_of(data: bytes) -> str:
-    """Return the SOP Instance UID of a DICOM file."""
-    name = str(part10.decode(data).get("SOPInstanceUID", ""))
-    if not name:
+def _read(data: bytes) -> Dataset:
+    """Read a DICOM file, which must have a SOP Instance UID."""
+    dataset = part10.decode(data)
+    if not dataset.get("SOPInstanceUID"):
         raise BadRequest("the DICOM file has no SOP Instance UID")
-    return name
+    return dataset
 
 
 def _send_jpeg(item: Item, data: bytes, rules: Rules, store: DicomwebStore, template: str) -> Sent:

@@ -90,7 +90,7 @@ def test_a_store_that_is_busy_for_a_moment_is_asked_again(folder: Path) -> None:
 
 REFUSALS = {
     "a refusal": (failed(0xA900), "rejected"),
-    "a conflict": (already_exists_409(), "rejected"),
+    "a conflict that can't be looked into": (already_exists_409(), "unavailable"),
     "credentials": (unauthorized(), "unavailable"),
     "200 that names nothing": (Respond(200), "unavailable"),
 }
@@ -98,7 +98,7 @@ REFUSALS = {
 
 @pytest.mark.parametrize(("step", "outcome"), REFUSALS.values(), ids=REFUSALS)
 def test_what_isn_t_stored_fails_the_command(folder: Path, step: Respond, outcome: str) -> None:
-    with ScriptedServer(step) as server:
+    with ScriptedServer(step, also={"GET": Respond(404)}) as server:
         ended = jpegstow("store", folder / "a.dcm", url=server.dicomweb_url)
     assert (ended.exit_code, ended.stdout) == (1, f"1 {outcome}\n")
     assert "a.dcm" in ended.stderr
@@ -144,6 +144,23 @@ def test_a_misuse_sends_nothing(folder: Path, arguments: list[str], said: str) -
         ended = jpegstow("store", *texts, url=server.dicomweb_url)
     assert (ended.exit_code, ended.stdout, server.requests) == (2, "", [])
     assert said in ended.stderr
+
+
+@pytest.mark.parametrize("command", ["store", "send"])
+def test_an_orthanc_that_keeps_the_old_content_is_found_out(
+    folder: Path, orthanc: Orthanc, command: str
+) -> None:
+    orthanc.empty()
+    url = orthanc.dicomweb_url
+    ends = [jpegstow(command, folder / "a.dcm", url=url, READ_BACK="auto") for _ in range(2)]
+    (folder / "a.dcm").write_bytes(dicom_file(seed=1, **uids(1, 1, 1)))
+    ends.append(jpegstow(command, folder / "a.dcm", url=url, READ_BACK="auto"))
+    assert [(ended.exit_code, ended.stdout) for ended in ends] == [
+        (0, "1 stored\n"),
+        (0, "1 already stored\n"),
+        (1, "1 rejected\n"),
+    ]
+    assert "with other content" in ends[-1].stderr
 
 
 def test_an_orthanc_takes_them(folder: Path, orthanc: Orthanc) -> None:

@@ -13,6 +13,7 @@ from service import assemble, sending
 from service.errors import BadAttribute, BadRequest
 from service.sending import Item, Sent
 from service.store import DicomwebStore
+from tests.archive_instances import dicom_file
 from tests.jpegs import make_jpeg
 from tests.peers import (
     BOUND,
@@ -173,8 +174,10 @@ def store() -> Iterator[ScriptedServer]:
         yield server
 
 
-def send(store: ScriptedServer, path: Path, said: dict[str, Any] | None = None) -> Sent:
-    current = settings_for(store.dicomweb_url)
+def send(
+    store: ScriptedServer, path: Path, said: dict[str, Any] | None = None, **environment: str
+) -> Sent:
+    current = settings_for(store.dicomweb_url, **environment)
     rules = assemble.rules(current)
     one = sending.sender(rules, DicomwebStore(current), current.default_template)
     return one(Item(path, said or {}))
@@ -200,6 +203,44 @@ def test_a_ready_dicom_file_is_sent_byte_for_byte(store: ScriptedServer, tmp_pat
         assert sent.outcome == "stored"
         assert sent.sop_instance_uid == dcmread(BytesIO(file)).SOPInstanceUID
         assert parts_of(store.requests[-1]) == [("application/dicom", file)]
+
+
+READ = {
+    "the same": (dicom_file(), "already stored", ""),
+    "the same by another writer": (
+        dicom_file().replace(b"JPEGSTOW", b"SOMEBODY"),
+        "already stored",
+        "",
+    ),
+    "other pixels": (dicom_file(seed=1), "rejected", "with other content"),
+    "another value": (dicom_file(PatientID="P2"), "rejected", "with other content"),
+    "another syntax": (
+        dicom_file(syntax="1.2.840.10008.1.2.4.51"),
+        "rejected",
+        "with other content",
+    ),
+    "no file": (b"<html>", "rejected", "with other content"),
+}
+
+
+@pytest.mark.parametrize("step", [stored(), already_exists_409()], ids=["stored", "conflict"])
+@pytest.mark.parametrize(("there", "outcome", "reason"), READ.values(), ids=READ)
+def test_of_a_ready_file_that_was_there_the_store_has_to_have_what_was_sent(
+    there: bytes, outcome: str, reason: str, step: Step, tmp_path: Path
+) -> None:
+    file = picture(tmp_path, dicom_file(), "ready.dcm")
+    also = {"GET": Respond(200, {"Content-Type": "application/dicom"}, there)}
+    with ScriptedServer(step, also=also) as server:
+        sent = send(server, file, READ_BACK="auto")
+    assert sent.outcome == outcome
+    assert reason in sent.reason
+
+
+def test_a_ready_file_whose_uids_cant_stand_in_a_url_is_sent_all_the_same(tmp_path: Path) -> None:
+    file = picture(tmp_path, dicom_file(StudyInstanceUID=None), "ready.dcm")
+    with ScriptedServer(stored()) as server:
+        assert send(server, file, READ_BACK="always").outcome == "stored"
+        assert [request.method for request in server.requests] == ["POST"]
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "ready.dcm"])

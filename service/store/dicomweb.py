@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
+from pydicom import Dataset
+
 from service.dicom import stow, stow_answer
 from service.dicom.dataset import Instance
 from service.dicom.multipart import Payload
@@ -53,17 +55,25 @@ class DicomwebStore:
             but the timeouts of the settings.
         """
         with watch.within(within):
-            before = self._ask(instances)
+            wanted = [read_back.of_instance(instance) for instance in instances]
+            before = self._ask(wanted)
             verdicts = self._send(instances)
             return {
-                uid: self._settled(instance, verdicts[uid], before[uid])
-                for instance in instances
-                for uid in [instance.sop_instance_uid]
+                uid: self._settled(each, verdicts[uid], before[uid])
+                for each in wanted
+                for uid in [each.sop_instance_uid]
             }
 
-    def store_file(self, data: bytes, sop_instance_uid: str) -> Verdict:
-        """Send one ready DICOM file, byte for byte."""
-        return self._post(stow.package_files([data]), {sop_instance_uid: ""})[sop_instance_uid]
+    def store_file(self, data: bytes, dataset: Dataset) -> Verdict:
+        """Send one ready DICOM file, which was read as `dataset`, byte for byte.
+
+        What the store says of it is believed as in `store`, where its UIDs can be asked for.
+        """
+        name = str(dataset.SOPInstanceUID)
+        wanted = read_back.of_file(dataset, len(data))
+        before = self._ask([wanted]) if wanted else {}
+        verdict = self._post(stow.package_files([data]), {name: ""})[name]
+        return self._settled(wanted, verdict, before[name]) if wanted else verdict
 
     def instance(self, resource: Resource, size: int) -> Answer | Unavailable:
         """Get an instance whole, as it is stored, into memory.
@@ -101,15 +111,15 @@ class DicomwebStore:
         verdict = stow_answer.read_status(answer.status, answer.headers, b"")
         return verdict.reason if isinstance(verdict, Unavailable) else ""
 
-    def _ask(self, instances: Sequence[Instance]) -> dict[str, read_back.Before]:
+    def _ask(self, wanted: Sequence[read_back.Wanted]) -> dict[str, read_back.Before]:
         """Ask which instances are there already, until the store gives no answer."""
         told: read_back.Before = "unknown" if self._asks_before else "absent"
-        before = {instance.sop_instance_uid: told for instance in instances}
-        for instance in instances if self._asks_before else ():
-            answer = self._client.call("GET", f"{_path(instance)}/metadata", _JSON)
+        before = {each.sop_instance_uid: told for each in wanted}
+        for each in wanted if self._asks_before else ():
+            answer = self._client.call("GET", f"{each.resource.path}/metadata", _JSON)
             if isinstance(answer, Unavailable):
                 break
-            before[instance.sop_instance_uid] = read_back.before(answer)
+            before[each.sop_instance_uid] = read_back.before(answer)
         return before
 
     def _send(self, instances: Sequence[Instance]) -> dict[str, Verdict]:
@@ -130,19 +140,22 @@ class DicomwebStore:
             return dict.fromkeys(sop_classes, answer)
         return stow_answer.read_response(*answer, sop_classes)
 
-    def _settled(self, instance: Instance, verdict: Verdict, before: read_back.Before) -> Outcome:
+    def _settled(
+        self, wanted: read_back.Wanted, verdict: Verdict, before: read_back.Before
+    ) -> Outcome:
         """Turn a verdict into an outcome; in doubt, by reading what the store has."""
         if isinstance(verdict, Rejected | Unavailable):
             return verdict
-        success = _success(verdict, before, self._url + _path(instance))
+        path = wanted.resource.path
+        success = _success(verdict, before, self._url + path)
         if isinstance(verdict, Stored) and before == "absent" and not self._reads_all:
             return success
         # Much more than was sent is other content, whatever it is.
-        limit = 2 * len(instance.codestream) + MAX_ANSWER
-        answer = self._client.call("GET", _path(instance), _INSTANCE, limit=limit)
+        limit = 2 * wanted.size + MAX_ANSWER
+        answer = self._client.call("GET", path, _INSTANCE, limit=limit)
         if isinstance(answer, Unavailable):
             return answer
-        return read_back.fault(verdict, answer, instance) or success
+        return read_back.fault(verdict, answer, wanted) or success
 
 
 def _success(verdict: Stored | Conflict, before: read_back.Before, url: str) -> Stored:
@@ -150,13 +163,6 @@ def _success(verdict: Stored | Conflict, before: read_back.Before, url: str) -> 
         return Stored(url, duplicate=True)
     duplicate = verdict.duplicate or before == "there"
     return replace(verdict, retrieve_url=verdict.retrieve_url or url, duplicate=duplicate)
-
-
-def _path(instance: Instance) -> str:
-    return (
-        f"/studies/{instance.study_instance_uid}/series/{instance.series_instance_uid}"
-        f"/instances/{instance.sop_instance_uid}"
-    )
 
 
 def _is_unsupported(verdicts: Mapping[str, Verdict]) -> bool:
