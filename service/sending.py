@@ -80,7 +80,7 @@ def find(
         else:
             found = [path] if path.is_file() else []
         if not found:
-            raise BadRequest(f"nothing to send at {pattern}", reason="no-file")
+            raise BadRequest(f"no JPEG or DICOM file is at {pattern}", reason="no-file")
         yield from (file for file in found if file.is_file() or _leads_nowhere(file))
 
 
@@ -117,6 +117,24 @@ def _is_chosen(path: Path, in_folders: Callable[[Path], bool]) -> bool:
 
 def _leads_nowhere(path: Path) -> bool:
     return path.is_symlink() and not path.exists()
+
+
+def items_of(
+    patterns: Iterable[str], manifest: Path | None, pairs: Sequence[str], metadata: Path | None
+) -> list[Item]:
+    """Return the files that patterns and a manifest name, with what is said of each.
+
+    Raises
+    ------
+    BadRequest
+        If they name none, or one that isn't there.
+    """
+    said = parse_settings(pairs, metadata)
+    found = [Item(path, {}) for path in find(patterns)]
+    listed = read_manifest(manifest) if manifest else []
+    if not found and not listed:
+        raise BadRequest("no file is named: give a PATH, or --manifest", reason="no-file")
+    return [with_shared(item, said) for item in (*found, *listed)]
 
 
 def read_manifest(path: Path) -> list[Item]:

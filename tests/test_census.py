@@ -168,4 +168,4 @@ def test_nothing_is_stored_and_nothing_is_written(folder: Path, tmp_path: Path) 
 def test_a_folder_without_pictures_says_so(tmp_path: Path) -> None:
     done = run(str(tmp_path))
     assert done.exit_code == 2
-    assert re.search("nothing to send", done.output)
+    assert re.search("no JPEG or DICOM file", done.output)

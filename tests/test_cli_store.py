@@ -127,9 +127,9 @@ def test_json_tells_of_each(folder: Path) -> None:
 
 
 MISUSES = {
-    "a file that isn't there": (["{}/absent.dcm"], "nothing to send"),
-    "one of two that isn't there": (["{}/a.dcm", "{}/absent.dcm"], "nothing to send"),
-    "a mask of nothing": (["{}/*.tiff"], "nothing to send"),
+    "a file that isn't there": (["{}/absent.dcm"], "no JPEG or DICOM file"),
+    "one of two that isn't there": (["{}/a.dcm", "{}/absent.dcm"], "no JPEG or DICOM file"),
+    "a mask of nothing": (["{}/*.tiff"], "no JPEG or DICOM file"),
     "a JPEG": (["{}/photo.jpg"], "jpegstow send"),
     "a mask of JPEGs": (["{}/*"], "jpegstow send"),
     "no file": ([], "Missing argument"),

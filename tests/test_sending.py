@@ -68,7 +68,7 @@ def test_a_file_whose_name_looks_like_a_glob_is_that_file(tmp_path: Path) -> Non
 @pytest.mark.parametrize("pattern", ["{}/absent.jpg", "{}/*.tiff", "{}/deep/empty"])
 def test_a_pattern_that_finds_nothing_is_an_error(pattern: str, folder: Path) -> None:
     (folder / "deep" / "empty").mkdir()
-    with pytest.raises(BadRequest, match="nothing to send"):
+    with pytest.raises(BadRequest, match="no JPEG or DICOM file is at"):
         list(sending.find([pattern.format(folder)]))
 
 

@@ -37,12 +37,7 @@ def send(
     Ends with status 0 only if every file is stored.
     """
     current = connected(url, jobs)
-    said = sending.parse_settings(describing["pairs"], describing["metadata"])
-    found = [sending.Item(path, {}) for path in sending.find(files)]
-    listed = sending.read_manifest(manifest) if manifest else []
-    items = [sending.with_shared(item, said) for item in (*found, *listed)]
-    if not items:
-        raise click.UsageError("nothing to send: give a PATH, or --manifest")
+    items = sending.items_of(files, manifest, describing["pairs"], describing["metadata"])
     name = describing["template_name"] or current.default_template
     one = sending.sender(rules_of(current), assemble.store(current), name)
     sent = with_progress(sending.send_all(items, one, jobs), len(items))

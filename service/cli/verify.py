@@ -49,12 +49,7 @@ def verify(
     Ends with status 0 only if every file is stored.
     """
     current = connected(url, jobs)
-    said = sending.parse_settings(options["pairs"], options["metadata"])
-    listed = sending.read_manifest(manifest) if manifest else []
-    found = [sending.Item(path, {}) for path in sending.find(files)]
-    items = [sending.with_shared(item, said) for item in (*found, *listed)]
-    if not items:
-        raise click.UsageError("nothing to verify: give a PATH, or --manifest")
+    items = sending.items_of(files, manifest, options["pairs"], options["metadata"])
     name = options["template_name"] or current.default_template
     one = verifier(rules_of(current), assemble.store(current), name, time.sleep)
     findings = list(with_progress(at_once(one, items, jobs), len(items), aloud=False))

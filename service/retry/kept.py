@@ -18,7 +18,9 @@ from service.dicom.encapsulation import Encapsulation
 from service.dicom.exif_attributes import Tags, used
 from service.dicom.normalise import Normalised
 from service.errors import BadRequest
-from service.ingest import Described, Upload
+from service.ingest import Attempt, Described, Upload
+from service.retry import entry as entries
+from service.retry.entry import Entry
 
 _VERSION: Final = 1
 _DIGEST_LINE: Final = 65  # bytes
@@ -37,6 +39,14 @@ class Kept(NamedTuple):
         if self.described is None:
             raise BadRequest("it has never been described, and is no instance yet", where="id")
         return self.described.instance
+
+
+def made(
+    upload: Upload, described: Described | None, attempt: Attempt | None, now: float
+) -> tuple[Entry, tuple[Buffer, ...]]:
+    """Return the entry of an instance that was tried once, or not yet, and its file's pieces."""
+    pieces = encode(upload, described, now)
+    return entries.new(upload, described, attempt, now, sum(map(len, pieces))), pieces
 
 
 def encode(upload: Upload, described: Described | None, first_seen: float) -> tuple[Buffer, ...]:

@@ -80,8 +80,7 @@ class SqliteQueue:
         One that is kept already keeps its place; a dead one waits again, and the other way round,
         as the attempt says.
         """
-        pieces = kept.encode(upload, described, now)
-        entry = entries.new(upload, described, attempt, now, sum(map(len, pieces)))
+        entry, pieces = kept.made(upload, described, attempt, now)
         with explained("written"):
             with self._database.reading() as connection:
                 self._check_room(connection, entry)  # before megabytes are written in vain
@@ -96,8 +95,7 @@ class SqliteQueue:
         self, sop_instance_uid: str, upload: Upload, described: Described, now: float
     ) -> None:
         """Put an instance in the place of an entry, limits or not; NoSuchEntry, BeingSent."""
-        pieces = kept.encode(upload, described, now)
-        entry = entries.new(upload, described, None, now, sum(map(len, pieces)))
+        entry, pieces = kept.made(upload, described, None, now)
         with (
             explained("written"),
             incoming(self._folder / "incoming", pieces) as temporary,

@@ -80,8 +80,7 @@ class BucketQueue:
         One that is kept already keeps its place; a dead one waits again, and the other way round,
         as the attempt says.
         """
-        pieces = kept.encode(upload, described, now)
-        entry = entries.new(upload, described, attempt, now, sum(map(len, pieces)))
+        entry, pieces = kept.made(upload, described, attempt, now)
         self._keep(entry, pieces, self._room.check)
         self._count(attempt)
 
@@ -89,8 +88,7 @@ class BucketQueue:
         self, sop_instance_uid: str, upload: Upload, described: Described, now: float
     ) -> None:
         """Put an instance in the place of an entry, limits or not; NoSuchEntry, BeingSent."""
-        pieces = kept.encode(upload, described, now)
-        entry = entries.new(upload, described, None, now, sum(map(len, pieces)))
+        entry, pieces = kept.made(upload, described, None, now)
         if entry.sop_instance_uid == sop_instance_uid:
             check_free(self.show(sop_instance_uid), now)
             self._keep(entry, pieces, lambda _: None)
