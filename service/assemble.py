@@ -3,6 +3,7 @@
 import os
 import random
 import secrets
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -34,6 +35,7 @@ from service.store import DicomwebStore
 
 if TYPE_CHECKING:
     from service.gcp.intake import Intake
+    from service.gcp.metadata import Rule
     from service.gcp.oidc import PushTokens
     from service.gcp.queue import BucketQueue, Redelivery
 
@@ -107,17 +109,30 @@ def intake(settings: Settings, rules: Rules, store: Store, queue: Queue) -> "Int
     BadSettings
         If METADATA_RULES can't be read.
     """
-    from service.gcp import metadata  # noqa: PLC0415 - only who has messages needs it
-    from service.gcp.intake import Intake, Source  # noqa: PLC0415
+    from service.gcp.intake import Intake, Source  # noqa: PLC0415 - only who has messages needs it
     from service.gcp.objects import Buckets  # noqa: PLC0415
 
-    try:
-        patterns = metadata.rules(settings.metadata_rules)
-    except ValueError as error:
-        raise BadSettings([f"METADATA_RULES: {error}"]) from error
-    buckets = Buckets(settings.bucket_endpoint)
+    buckets, patterns = Buckets(settings.bucket_endpoint), metadata_rules(settings)
     source = Source(buckets, patterns, settings.default_template, settings.max_upload_bytes)
     return Intake(rules, store, queue, source)
+
+
+def metadata_rules(settings: Settings) -> "Sequence[Rule]":
+    """Return what the names of bucket objects say.
+
+    Raises
+    ------
+    BadSettings
+        If METADATA_RULES can't be read.
+    """
+    if not settings.metadata_rules:
+        return ()
+    from service.gcp import metadata  # noqa: PLC0415 - only who has rules needs it
+
+    try:
+        return metadata.rules(settings.metadata_rules)
+    except ValueError as error:
+        raise BadSettings([f"METADATA_RULES: {error}"]) from error
 
 
 def takes_messages(settings: Settings) -> bool:

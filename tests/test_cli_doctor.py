@@ -14,6 +14,7 @@ from tests.peers.openid import discovery
 from tests.serving import SECRET, Serving
 
 OFFLINE = ["settings", "templates", "libturbojpeg", "DATA_DIR", "UID_NAMESPACE", "retry queue"]
+LAST = ["METADATA_RULES", "push"]
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +35,7 @@ def wrong(result: Result) -> dict[str, str]:
 
 def test_offline_each_check_is_a_line_and_all_is_well(tmp_path: Path) -> None:
     result = asked(tmp_path / "data", "--offline")
-    assert result.stdout.splitlines() == [f"ok     {name}" for name in [*OFFLINE, "push"]]
+    assert result.stdout.splitlines() == [f"ok     {name}" for name in [*OFFLINE, *LAST]]
     assert result.exit_code == 0
 
 
@@ -77,6 +78,9 @@ def test_bad_settings_are_listed_all_and_nothing_else_is_looked_at(tmp_path: Pat
     [
         ({"DEFAULT_TEMPLATE": "none-such"}, "templates"),
         ({"TEMPLATES_DIR": "none-such"}, "templates"),
+        ({"METADATA_RULES": "{PatientID"}, "METADATA_RULES"),
+        ({"BUCKET_ENDPOINT": "127.0.0.1:9"}, "settings"),
+        ({"PUSH_KEYS_URL": "none"}, "settings"),
         ({"PUSH_AUDIENCE": "https://jpegstow.example"}, "push"),
         ({"PUSH_SERVICE_ACCOUNT": "push@p.iam.example"}, "push"),
     ],

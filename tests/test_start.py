@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -69,6 +70,13 @@ def test_rules_that_cant_be_read_keep_the_service_from_starting(tmp_path: Path) 
     ended = ran(tmp_path, "-c", SERVICE, METADATA_RULES="{")
     assert ended.returncode != 0
     assert "METADATA_RULES" in ended.stderr
+
+
+def test_rules_that_cant_be_read_are_told_in_a_line_before_anything_starts(tmp_path: Path) -> None:
+    ended = ran(tmp_path, "-m", "service", "serve", METADATA_RULES="{")
+    assert ended.returncode == 2
+    assert ended.stdout == ""
+    assert re.fullmatch(r"jpegstow: METADATA_RULES: .*\n", ended.stderr)
 
 
 @pytest.mark.parametrize(

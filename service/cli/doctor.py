@@ -147,6 +147,11 @@ def _queue(current: Settings) -> str:
         return queue.unusable()
 
 
+def _metadata_rules(current: Settings) -> str:
+    assemble.metadata_rules(current)
+    return ""
+
+
 def _push(current: Settings) -> str:
     needed = {
         "PUSH_AUDIENCE": current.push_audience,
@@ -214,6 +219,7 @@ CHECKS: Final = (
     Check("DATA_DIR", _data_dir, "let this user write to it, or name another folder"),
     Check("UID_NAMESPACE", _namespace, "set it to a secret text, once and for all"),
     Check("retry queue", _folder, "let this user write to it, or set RETRY_QUEUE"),
+    Check("METADATA_RULES", _metadata_rules, "mend the pattern: README, Pictures from Pub/Sub"),
     Check("push", _push, "set both or neither: docs/deploy.md"),
     Check(
         "retry queue in a bucket",

@@ -29,6 +29,7 @@ def serve() -> None:
     current = settings.load()
     # What would keep every process from starting is told once, here.
     assemble.rules(current)
+    assemble.metadata_rules(current)
     assemble.store(current)
     assemble.access(current)
     assemble.retry_queue(current).close()

@@ -188,7 +188,9 @@ class Settings:
         "", text, "The email of the service account whose tokens push requests carry."
     )
     push_keys_url: str = _setting(
-        "https://www.googleapis.com/oauth2/v3/certs", text, "Where the keys of push tokens are."
+        "https://www.googleapis.com/oauth2/v3/certs",
+        url_or_none,
+        "Where the keys of push tokens are.",
     )
     metadata_rules: str = _setting(
         "",
@@ -198,7 +200,7 @@ class Settings:
         names the template, other small names stand for anything, `**` for any folders.""",
     )
     bucket_endpoint: str = _setting(
-        "", text, "The URL of a bucket service of one's own, or of an emulator."
+        "", url_or_none, "The URL of a bucket service of one's own, or of an emulator."
     )
     host: str = _setting(
         "127.0.0.1", text, "The address to listen on; `0.0.0.0` for all, as a container needs."

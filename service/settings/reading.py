@@ -33,7 +33,9 @@ def load(environment: Mapping[str, str] | None = None) -> Settings:
             except ValueError as error:
                 problems.append(f"{name}: {error}")
     settings = Settings(**given)
-    problems += _contradictions(settings, environment)
+    wrong = tuple(problem.partition(" ")[0] for problem in problems)  # their values are unknown
+    contradictions = _contradictions(settings, environment)
+    problems += [problem for problem in contradictions if not problem.startswith(wrong)]
     if problems:
         raise BadSettings(problems)
     return settings
