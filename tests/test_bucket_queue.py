@@ -357,6 +357,17 @@ def test_a_bucket_that_is_forbidden_tells_the_role_that_a_queue_needs() -> None:
         assert "storage.objectUser" in queue.unusable()
 
 
+def test_a_bucket_that_keeps_all_by_a_policy_is_no_matter_of_roles() -> None:
+    """A queue writes records over and deletes; the rights are there, and don't help."""
+    said = b"<Details>Object 'a' is subject to bucket's retention policy</Details>"
+    with BucketServer(Respond(403, body=b"<Error>" + said + b"</Error>")) as server:
+        queue = over(server)
+        with pytest.raises(QueueUnusable, match="retention policy") as caught:
+            queue.finish(uid_of(numbered()))
+        assert "role" not in str(caught.value)
+        assert "retention policy" in queue.unusable()
+
+
 def test_what_was_revived_without_an_alarm_is_swept_as_what_has_none(server: BucketServer) -> None:
     """As where the topic is missing: it is no longer dead, and so no second revival finds it."""
     name = put(over(server), numbered(), attempt(REFUSED))

@@ -34,6 +34,7 @@ _RETRY_WITHIN: Final = timedelta(seconds=8)
 _TOKEN_TIMEOUT: Final = 10  # seconds
 _PAGE: Final = 1000  # names
 _OPEN: Final = 64  # buckets
+_KEPT: Final = re.compile(r"retention ?policy|under active [\w-]+ hold", re.IGNORECASE)
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 
 T = TypeVar("T")
@@ -346,6 +347,9 @@ def _refused(bucket: str, kind: str, text: str) -> ObjectUnavailable:
         return _no_credentials(token[1])
     status = re.search(r"status code: (\d{3})", text)
     is_refusal = status and status[1] in {"401", "403"}  # of a list, obstore has no class
+    if is_refusal and _KEPT.search(text):
+        mend = "remove its retention policy and holds, or take another bucket"
+        return _unavailable(bucket, "lets nothing be changed or deleted", mend, "bucket-retention")
     if is_refusal or kind in {"PermissionDeniedError", "UnauthenticatedError"}:
         mend = "grant the service account storage.objects.get and .list on it"
         return _unavailable(bucket, "is forbidden to us", mend, "bucket-forbidden")
