@@ -106,8 +106,11 @@ def mentioned() -> list[list[str]]:
     """Return the commands within sentences, and those of cloudbuild.yaml."""
     said = [*re.findall(r"`(gcloud [^`]+)`", DEPLOY + README)]
     said += re.findall(r"^#\s+(gcloud .*)", CLOUDBUILD, re.MULTILINE)
-    (step,) = re.findall(r"entrypoint: gcloud\n    args: \[(.*)\]", CLOUDBUILD)
-    return [*map(shlex.split, said), ["gcloud", *shlex.split(step.replace(",", " "))]]
+    steps = re.findall(r"entrypoint: gcloud\n    args: \[(.*)\]", CLOUDBUILD)
+    assert len(steps) == CLOUDBUILD.count("gcloud\n") == 2
+    return [*map(shlex.split, said)] + [
+        ["gcloud", *shlex.split(step.replace(",", " "))] for step in steps
+    ]
 
 
 @pytest.fixture(scope="module")
