@@ -5,14 +5,15 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import requests
 
-from service.dicom.outcome import Stored, Unavailable
+from service.dicom.dataset import Instance
+from service.dicom.outcome import Outcome, Stored, Unavailable
 from service.errors import QueueUnusable
 from service.gcp.envelope import Message
 from service.gcp.objects import Buckets
@@ -34,7 +35,19 @@ from tests.peers.buckets import Bucket, BucketServer
 from tests.peers.pubsub import PubSub, Topic
 from tests.processes import wait_until
 from tests.pulling import Command, left
-from tests.queues import NOW, REFUSED, WEEK, Bell, Shelf, attempt, numbered, put, uid_of
+from tests.queues import (
+    DOWN,
+    NOW,
+    REFUSED,
+    WEEK,
+    Bell,
+    Shelf,
+    attempt,
+    everything,
+    numbered,
+    put,
+    uid_of,
+)
 from tests.serving import Serving
 from tests.test_push import envelope
 
@@ -265,6 +278,49 @@ def test_two_deliveries_at_once_send_once(server: BucketServer) -> None:
     rung.now += LEASE  # who held it is dead
     assert rung.deliver(name)
     assert rung.shelf.asked == [name]
+
+
+class Overtaken(Shelf):
+    """A store that answers so late that the alarm has come a second time, and been answered."""
+
+    rung: Rung
+    second: Outcome
+
+    def store(
+        self, instances: Sequence[Instance], within: float | None = None
+    ) -> dict[str, Outcome]:
+        """Let the lease run out, and another delivery come in between."""
+        (name,) = outcomes = super().store(instances, within)
+        if len(self.asked) == 1:
+            self.rung.now += LEASE
+            late, self.answer = self.answer, self.second
+            self.rung.deliver(name)
+            self.answer = late
+        return outcomes
+
+
+@pytest.mark.parametrize("second", [Stored(), DOWN, REFUSED], ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("first", [Stored(), DOWN, REFUSED], ids=lambda one: type(one).__name__)
+def test_a_delivery_that_outlives_its_lease_undoes_nothing_of_the_next(
+    server: BucketServer, first: Outcome, second: Outcome
+) -> None:
+    """Both send the same instance; what one of them has stored is at its end."""
+    rung = Rung(server, first)
+    rung.redelivery._store = store = Overtaken(first)
+    store.rung, store.second = rung, second
+    name = put(rung.queue, numbered())
+    rung.deliver(name)
+    assert store.asked == [name, name]
+    left = [entry.state for entry in everything(rung.queue)]
+    if Stored() in (first, second):
+        assert left == []
+        assert server_objects(server) == []
+    else:  # what came first is too late to say anything
+        assert left == ["dead" if second is REFUSED else "pending"]
+
+
+def server_objects(server: BucketServer) -> list[str]:
+    return [one.name for one in Buckets(server.url).list(BUCKET)]
 
 
 def test_what_is_too_old_is_dead_and_its_alarm_at_its_end(server: BucketServer) -> None:
