@@ -2,12 +2,23 @@
 
 import json
 import os
+import sqlite3
+from contextlib import ExitStack, closing
 from pathlib import Path
 
 import pytest
 
-from service.archive import Archive, BeingDeleted, InstanceUids, Query, Rebuilt, Stored, deletion
+from service.archive import (
+    Archive,
+    BeingDeleted,
+    InstanceUids,
+    Query,
+    Rebuilt,
+    Stored,
+    deletion,
+)
 from tests.archive_instances import INSTANCE, SERIES, STUDY, dicom_file, put
+from tests.test_retry_full_disk import mounted, write_all
 
 UIDS = InstanceUids(STUDY, SERIES, INSTANCE)
 NAMES = {"parent": "projects/p"}
@@ -194,4 +205,43 @@ def test_a_second_name_whose_target_is_another_file_gives_no_row(tmp_path: Path)
     archive = Archive(tmp_path)
     assert archive.instances(*UIDS) == []
     assert_clean(tmp_path)
+    archive.close()
+
+
+@pytest.mark.parametrize("left", [0, 4096, 32768])
+@pytest.mark.parametrize("what", [(STUDY,), (STUDY, SERIES, INSTANCE)], ids=["study", "instance"])
+def test_what_fills_the_disk_can_be_deleted(
+    tmp_path: Path, left: int, what: tuple[str, ...]
+) -> None:
+    """An intent needs a block, and the log of the index more, before anything is given back."""
+    with ExitStack() as stack:
+        if not mounted(stack, tmp_path):
+            pytest.skip("a small disk can't be mounted")
+        root = tmp_path / "archive"
+        filled(root).close()
+        write_all(tmp_path / "filler")
+        os.truncate(tmp_path / "filler", (tmp_path / "filler").stat().st_size - left)
+        archive = Archive(root)  # with a log that is to be made, and to grow
+        stack.callback(archive.close)
+        assert len(archive.instances(STUDY)) == 3
+        assert archive.delete(*what) == (3 if len(what) == 1 else 1)
+        assert archive.instances(*what) == []
+        assert archive.delete(*what) == 0
+        (tmp_path / "filler").unlink()
+        assert isinstance(put(archive, dicom_file()), Stored)
+        assert_clean(root)
+
+
+def test_a_deletion_that_fails_is_not_one_that_waits_for_the_next_start(tmp_path: Path) -> None:
+    archive = filled(tmp_path)
+    with closing(sqlite3.connect(tmp_path / "index.sqlite")) as other:
+        other.execute(
+            "CREATE TRIGGER no BEFORE DELETE ON instance BEGIN SELECT raise(ABORT, 'no'); END"
+        )
+        with pytest.raises(sqlite3.Error):
+            archive.delete(STUDY)
+        assert_clean(tmp_path)
+        assert isinstance(put(archive, dicom_file(SOPInstanceUID="7.3")), Stored)
+        other.execute("DROP TRIGGER no")
+    assert archive.delete(STUDY) == 4
     archive.close()

@@ -5,7 +5,10 @@ root/
     outgoing/ID/          what has left instances/ and isn't removed yet
     operations/ID.json    what is finished, for who asks; kept for 30 days
 
-First the intent is flushed to the disk, then rows and files go. Whatever a crash leaves is finished
+    reserve               room for what there is no other for
+
+First the intent is flushed to the disk, then rows and files go, or files and rows where the index
+has no room for the change. Whatever a crash leaves is finished
 at the next start, so that not even an index made anew from the files brings back what was deleted.
 """
 
@@ -13,15 +16,18 @@ import json
 import re
 import secrets
 import shutil
+import sqlite3
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 from service.archive import index as rows
+from service.archive import reserve
 from service.archive.files import InstanceUids, targets
 from service.database import Database
 from service.durable import flush_folder, incoming, locked, publish
@@ -72,6 +78,7 @@ class Deletions:
         self._index = index
         for name in ("deleting", "outgoing", "operations"):
             (root / name).mkdir(mode=0o700, exist_ok=True)
+        reserve.keep(root)
 
     def begin(
         self, study: str, series: str | None, instance: str | None, names: Mapping[str, str]
@@ -80,20 +87,46 @@ class Deletions:
         with locked(self._root / "write.lock"):
             with self._index.reading() as connection:
                 count = rows.count(connection, study, series, instance)
-            if not count or self._begun(study, series, instance):
+            if not count:
                 return None
-            number = str(secrets.randbelow(9 * 10**18) + 10**18)
-            operation = Operation(number, dict(names), study, series, instance, count, _now())
-            self._write("deleting", operation)
-            with self._index.writing() as connection:
-                rows.remove(connection, study, series, instance)
-            self._move(operation)
+            operation = self._begun(study, series, instance)
+            if operation is None:
+                number = str(secrets.randbelow(9 * 10**18) + 10**18)
+                operation = Operation(number, dict(names), study, series, instance, count, _now())
+                reserve.spend(self._root, partial(self._write, "deleting", operation))
+            self._take_out(operation)
         return operation
 
-    def _begun(self, study: str, series: str | None, instance: str | None) -> bool:
-        """Tell whether this very deletion was begun by a process that died in the middle."""
+    def _begun(self, study: str, series: str | None, instance: str | None) -> Operation | None:
+        """Return this very deletion, if a process that died has begun it, or one had no room."""
         own = (study, series, instance)
-        return any((o.study, o.series, o.instance) == own for o in self.unfinished())
+        same = (o for o in self.unfinished() if (o.study, o.series, o.instance) == own)
+        return next(same, None)
+
+    def _take_out(self, operation: Operation) -> None:
+        """Remove rows and files; the intent is given up if neither can go."""
+        try:
+            self._remove_rows(operation)
+        except sqlite3.Error as error:
+            if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_FULL:
+                self._give_up(operation)
+                raise
+            reserve.give(self._root)
+            self._move(operation)
+            _remove(self._root / "outgoing" / operation.id)
+            self._remove_rows(operation)
+        self._move(operation)
+
+    def _remove_rows(self, operation: Operation) -> None:
+        with self._index.writing() as connection:
+            rows.remove(connection, operation.study, operation.series, operation.instance)
+
+    def _give_up(self, operation: Operation) -> None:
+        """Forget an intent, unless an attempt before this one has removed the files."""
+        if not any(map(Path.exists, self._targets(operation))):
+            return
+        (self._root / "deleting" / f"{operation.id}.json").unlink(missing_ok=True)
+        flush_folder(self._root / "deleting")
 
     def finish(self, operation: Operation, *, keep: bool = True) -> None:
         """Remove the files of an operation; `keep` its record for who asks."""
@@ -112,6 +145,7 @@ class Deletions:
             self._prune()
         else:
             flush_folder(self._root / "deleting")
+        reserve.keep(self._root)
 
     def unfinished(self) -> Iterator[Operation]:
         """Yield the operations that have begun and aren't finished."""
@@ -139,8 +173,7 @@ class Deletions:
     def replay(self) -> None:
         """Finish what other processes have left; only for who has the archive alone."""
         for operation in self._really_unfinished():
-            with self._index.writing() as connection:
-                rows.remove(connection, operation.study, operation.series, operation.instance)
+            self._remove_rows(operation)
             self._move(operation)
             self.finish(operation, keep=operation.instance is None)
         for path in (self._root / "outgoing").iterdir():
@@ -155,8 +188,7 @@ class Deletions:
 
     def _move(self, operation: Operation) -> None:
         instances, outgoing = self._root / "instances", self._root / "outgoing" / operation.id
-        found = targets(instances, operation.study, operation.series, operation.instance)
-        for path in filter(Path.exists, found):
+        for path in filter(Path.exists, self._targets(operation)):
             outgoing.mkdir(mode=0o700, exist_ok=True)
             if (outgoing / path.name).exists():  # what came back was put there by hand
                 _remove(outgoing / path.name)
@@ -167,10 +199,14 @@ class Deletions:
                 with suppress(OSError):  # not empty
                     folder.rmdir()
 
+    def _targets(self, operation: Operation) -> list[Path]:
+        """Return where the files of an operation are, as long as they are there."""
+        instances = self._root / "instances"
+        return targets(instances, operation.study, operation.series, operation.instance)
+
     def _flush(self, operation: Operation) -> None:
         """Flush the folder that the files were in, or what is left above it."""
-        instances = self._root / "instances"
-        (target, *_) = targets(instances, operation.study, operation.series, operation.instance)
+        (target, *_) = self._targets(operation)
         flush_folder(next(folder for folder in target.parents if folder.is_dir()))
 
     def _write(self, folder: str, operation: Operation) -> None:

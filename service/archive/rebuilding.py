@@ -33,7 +33,7 @@ def version(root: Path) -> int:
     Raises
     ------
     RuntimeError
-        If the file is damaged.
+        If the file is damaged, or can't be opened.
     """
     path = root / "index.sqlite"
     if not path.exists():
@@ -41,6 +41,8 @@ def version(root: Path) -> int:
     with closing(sqlite3.connect(path)) as connection:
         try:
             (number,) = connection.execute("PRAGMA user_version").fetchone()
+        except sqlite3.OperationalError as error:
+            raise RuntimeError("the index can't be opened; is its disk full?") from error
         except sqlite3.DatabaseError as error:
             raise RuntimeError(
                 "the index is damaged; make it anew with jpegstow archive --rebuild"

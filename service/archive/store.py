@@ -8,8 +8,9 @@ replaced by the next store of that instance. How things are deleted, `deletion` 
 """
 
 import hashlib
+import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ from threading import Event
 from pydicom import Dataset
 
 from service.archive import index as rows
-from service.archive import rebuilding, search
+from service.archive import rebuilding, reserve, search
 from service.archive.attributes import Description, describe
 from service.archive.deletion import Deletions, Operation
 from service.archive.files import InstanceUids, class_path
@@ -93,10 +94,19 @@ class Archive:
         self._deletions = Deletions(self._root, self._index)
         self._finisher = Finisher()
         with opening(self._root / "alive.lock") as (self._alive, alone):
+            with suppress(sqlite3.DatabaseError):  # which the check of its version tells
+                reserve.spend(self._root, self._look)
+                reserve.keep(self._root)
             self._check_version(alone=alone)
             if alone:
                 self._deletions.replay()
                 self._recover()
+
+    def _look(self) -> None:
+        """Open the index, if there is one, and keep the files that SQLite makes for that."""
+        if (self._root / "index.sqlite").exists():
+            with self._index.reading() as connection:
+                connection.execute("SELECT 1 FROM sqlite_master").fetchone()
 
     def _check_version(self, *, alone: bool) -> None:
         found = rebuilding.version(self._root)
@@ -108,6 +118,7 @@ class Archive:
         if found < VERSION and not alone:
             raise RuntimeError(f"index version {found} has to be made anew; end what uses it")
         if found < VERSION:
+            self._index.close()
             self._deletions.withdraw()
             rebuilding.build(self._root)
 
