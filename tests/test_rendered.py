@@ -9,12 +9,17 @@ import numpy as np
 import pytest
 from flask.testing import FlaskClient
 from PIL import Image
+from pydicom.data import get_testdata_file
 
 from service.archive import Archive
-from service.dicom import icc
+from service.dicom import icc, part10
+from service.dicomweb.accept import Offer
+from service.dicomweb.rendered import render
+from service.dicomweb.samples import picture as picture_of
 from service.dicomweb.transcoded import BUDGET
 from service.pages.thumbnail import thumbnail
-from tests.archive_instances import BASELINE, client_of, dicom_file, jpeg, put
+from tests.archive_instances import BASELINE, attributes, client_of, dicom_file, jpeg, put
+from tests.decoding import furthest
 from tests.jpegs import make_jpeg, picture
 from tests.judges import require_tool
 from tests.peers import BOUND
@@ -133,3 +138,79 @@ def test_grey_has_no_profile_of_colours(client: FlaskClient, archive: Archive) -
     changes = {"SamplesPerPixel": 1, "PhotometricInterpretation": "MONOCHROME2"}
     put(archive, encapsulated(BASELINE, grey, ICCProfile=icc.srgb(), **changes))
     assert client.get(f"{PATH}/rendered").data == grey
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "CT_small",
+        "MR_small",  # with a window
+        "MR_small_RLE",
+        "MR_small_bigendian",
+        "MR_small_padded",
+        "examples_palette",
+        "SC_ybr_full_422_uncompressed",
+        "ExplVR_BigEnd",  # colour by plane
+        "SC_rgb_small_odd",
+        "SC_rgb_small_odd_big_endian",
+    ],
+)
+def test_what_others_made_is_rendered_as_dcmtk_does(name: str, tmp_path: Path) -> None:
+    path = get_testdata_file(f"{name}.dcm", download=False)
+    assert isinstance(path, str)
+    dataset = part10.decode(Path(path).read_bytes())
+    window = ["+Wi", "1"] if "WindowCenter" in dataset else ["+Wm"]
+    command = [require_tool("dcmj2pnm"), *window, path, str(tmp_path / "shown.pnm")]
+    subprocess.run(command, check=True, capture_output=True, timeout=30)
+    shown = Image.open(BytesIO(render(dataset, 1, Offer("image/png"), None)))
+    expected = np.asarray(Image.open(tmp_path / "shown.pnm"), dtype=int)
+    assert furthest(np.asarray(shown, dtype=int), expected) <= 1
+
+
+@pytest.mark.parametrize(
+    ("function", "levels"),
+    [
+        # PS3.3 C.11.2.1.2 and C.11.2.1.3 of 50, 75, 100 and 150
+        ("LINEAR", [0, 64, 129, 255]),  # 0.0, 0.2525, 0.505, 1.01
+        ("LINEAR_EXACT", [0, 64, 128, 255]),  # 0.0, 0.25, 0.5, 1.0
+        ("SIGMOID", [30, 69, 128, 225]),  # 0.1192, 0.2689, 0.5, 0.8808
+    ],
+)
+@pytest.mark.parametrize("photometric", ["MONOCHROME1", "MONOCHROME2"])
+def test_a_window_is_that_of_its_function(
+    function: str, levels: list[int], photometric: str
+) -> None:
+    stored = [-100, -50, 0, 100]
+    samples = np.array(stored, dtype="<i2").tobytes()
+    dataset = attributes(
+        SamplesPerPixel=1,
+        PhotometricInterpretation=photometric,
+        Rows=1,
+        Columns=4,
+        BitsAllocated=16,
+        BitsStored=12,
+        HighBit=11,
+        PixelRepresentation=1,
+        RescaleSlope="0.5",
+        RescaleIntercept="100",
+        WindowCenter=["100", "3"],
+        WindowWidth=["100", "4"],
+        VOILUTFunction=function,
+    )
+    shown = np.asarray(picture_of(dataset, samples, photometric))[0]
+    expected = [255 - level for level in levels] if photometric == "MONOCHROME1" else levels
+    assert np.abs(shown.astype(int) - expected).max() == 0
+
+
+def test_the_padding_of_a_native_frame_is_not_part_of_it(
+    client: FlaskClient, archive: Archive
+) -> None:
+    path = get_testdata_file("SC_rgb_small_odd.dcm", download=False)
+    assert isinstance(path, str)
+    file = Path(path).read_bytes()
+    put(archive, file)
+    dataset = part10.decode(file)
+    uids = dataset.StudyInstanceUID, dataset.SeriesInstanceUID, dataset.SOPInstanceUID
+    instance = "/dicomWeb/studies/{}/series/{}/instances/{}".format(*uids)
+    octets = {"Accept": "application/octet-stream"}
+    assert len(client.get(f"{instance}/frames/1", headers=octets).data) == 3 * 3 * 3

@@ -49,7 +49,7 @@ def frames(dataset: Dataset, numbers: Sequence[int]) -> list[bytes]:
     data = dataset.PixelData
     count = number_of_frames(dataset)
     if not is_encapsulated(dataset):
-        length = len(data) // count
+        length = _native_length(dataset, len(data) // count)
         return [bytes(data[(number - 1) * length : number * length]) for number in numbers]
     wanted = frozenset(numbers)
     try:
@@ -58,6 +58,22 @@ def frames(dataset: Dataset, numbers: Sequence[int]) -> list[bytes]:
         return [found[number] for number in numbers]
     except Exception as error:
         raise NotFound("the frame can't be found in Pixel Data (7FE0,0010)") from error
+
+
+def _native_length(dataset: Dataset, share: int) -> int:
+    """Return how many bytes a native frame has; its share of all, if that can't be right.
+
+    In big endian the byte that pads a frame may stand before its last sample.
+    """
+    if not dataset.file_meta.TransferSyntaxUID.is_little_endian:
+        return share
+    try:
+        bits = dataset.Rows * dataset.Columns * dataset.SamplesPerPixel * dataset.BitsAllocated
+        if dataset.get("PhotometricInterpretation") == "YBR_FULL_422":
+            bits = bits * 2 // 3
+    except (AttributeError, TypeError):
+        return share
+    return bits // 8 if bits % 8 == 0 and 0 < bits // 8 <= share else share
 
 
 def _unpadded(frame: bytes) -> bytes:

@@ -8,6 +8,7 @@ from pydicom import Dataset
 from werkzeug.exceptions import NotAcceptable
 
 from service.dicom import decoding
+from service.dicomweb import samples
 from service.dicomweb.accept import Offer
 from service.dicomweb.frames import frames, is_encapsulated
 from service.dicomweb.transcoded import BUDGET
@@ -29,7 +30,8 @@ class Viewport(NamedTuple):
 
 
 _BASELINE = "1.2.840.10008.1.2.4.50"
-_MODES = {"MONOCHROME1": "L", "MONOCHROME2": "L", "RGB": "RGB", "YBR_FULL": "YCbCr"}
+_BIG_ENDIAN = "1.2.840.10008.1.2.2"
+_NOT_AS_IT_IS = frozenset({"MONOCHROME1", "PALETTE COLOR"})
 _MAX_SIDE = 10_000  # pixels
 _MAX_PIXELS = 80_000_000
 _COPIES = 8  # bytes for each pixel: Pillow's four, twice
@@ -78,11 +80,9 @@ def render(dataset: Dataset, number: int, offer: Offer, viewport: Viewport | Non
         If there is no memory for it.
     """
     photometric = dataset.get("PhotometricInterpretation")
-    if photometric == "PALETTE COLOR":
-        raise NotAcceptable("an image whose colours are in a palette isn't rendered")
     syntax = str(dataset.file_meta.TransferSyntaxUID)
     (data,) = frames(dataset, [number])
-    as_it_is = syntax == _BASELINE and photometric != "MONOCHROME1" and viewport is None
+    as_it_is = syntax == _BASELINE and photometric not in _NOT_AS_IT_IS and viewport is None
     profile = decoding.profile(dataset)
     if as_it_is and offer.media_type == JPEG.media_type:
         return decoding.shown(data, syntax, photometric, profile)
@@ -110,39 +110,38 @@ def _pixels(dataset: Dataset) -> int:
 
 
 def _decode(dataset: Dataset, data: bytes) -> "Image":
-    from PIL import Image, ImageOps  # noqa: PLC0415 - costs 60 ms that only rendering pays
-
     photometric = str(dataset.get("PhotometricInterpretation"))
     syntax = str(dataset.file_meta.TransferSyntaxUID)
-    size = (dataset.Columns, dataset.Rows)
     if not is_encapsulated(dataset):
-        if dataset.get("PlanarConfiguration"):
-            raise ValueError("not colour-by-pixel")
-        image = Image.frombytes(_mode(dataset, photometric), size, data)
-    elif syntax in decoding.AS_SAMPLES:
+        if syntax == _BIG_ENDIAN and dataset["PixelData"].VR == "OW":
+            data = _swapped(data)
+        planar = dataset.get("PlanarConfiguration") or 0
+        return samples.picture(dataset, data, photometric, planar)
+    if syntax in decoding.AS_SAMPLES:
         colours = decoding.coding(dataset).colours or photometric
-        image = Image.frombytes(_mode(dataset, colours), size, decoding.frame(dataset, data))
-    else:
-        image = _opened(decoding.shown(data, syntax, photometric), size)
-    return ImageOps.invert(image) if photometric == "MONOCHROME1" else image
+        return samples.picture(dataset, decoding.frame(dataset, data), colours)
+    if photometric == "PALETTE COLOR":
+        raise ValueError("compressed with loss, indices are none any more")
+    size = (dataset.Columns, dataset.Rows)
+    return _opened(decoding.shown(data, syntax, photometric), size, photometric)
 
 
-def _opened(codestream: bytes, size: tuple[int, int]) -> "Image":
+def _swapped(data: bytes) -> bytes:
+    """Return words of 16 bits in little endian."""
+    swapped = bytearray(len(data))
+    swapped[0::2], swapped[1::2] = data[1::2], data[0::2]
+    return bytes(swapped)
+
+
+def _opened(codestream: bytes, size: tuple[int, int], photometric: str) -> "Image":
     """Open what tells its colours itself: any JPEG of DCT, whatever its transfer syntax is."""
-    from PIL import Image  # noqa: PLC0415
+    from PIL import Image, ImageOps  # noqa: PLC0415 - costs 60 ms that only rendering pays
 
     # Of the formats that Pillow would try, some run other programs.
     image = Image.open(BytesIO(codestream), formats=("JPEG", "JPEG2000"))
     if image.size != size:
         raise ValueError("another size")
-    return image
-
-
-def _mode(dataset: Dataset, photometric: str) -> str:
-    """Return Pillow's name for native samples of these colours."""
-    if dataset.BitsAllocated != 8:
-        raise ValueError("not 8 bits")
-    return _MODES[photometric]
+    return ImageOps.invert(image) if photometric == "MONOCHROME1" else image
 
 
 def _within(image: "Image", viewport: Viewport | None) -> "Image":
