@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from service.dicom import jpeg2000
+from service.dicom import icc, jpeg2000
 from service.errors import DamagedJpeg, JpegstowError, TooLarge, UnsupportedJpeg
 from tests.decoding import Pixels, by_gdcm, by_pydicom, furthest, psnr
-from tests.describing import CAPTURE, described, dicom_file, normalised
+from tests.describing import CAPTURE, PHOTOGRAPH, SAID, described, dicom_file, normalised
 from tests.jpegs import picture
+from tests.test_icc import CAMERA, DERMOSCOPIC, DROPPED, wide_gamut
 
 SIZE = 93, 61
 COMMENT = b"\xff\x64\0\x0c\0\1Zebedee!"
@@ -104,10 +105,17 @@ def box(kind: bytes, contents: bytes) -> bytes:
     return struct.pack(">I4s", 8 + len(contents), kind) + contents
 
 
+def enumerated(colour_space: int) -> bytes:
+    return box(b"colr", b"\1\0\0" + struct.pack(">I", colour_space))
+
+
 def in_boxes(codestream: bytes, colour_space: int, *more: bytes) -> bytes:
-    colour = box(b"colr", b"\1\0\0" + struct.pack(">I", colour_space))
+    return in_header(codestream, enumerated(colour_space), *more)
+
+
+def in_header(codestream: bytes, *boxes: bytes) -> bytes:
     head = box(b"jP  ", b"\r\n\x87\n") + box(b"ftyp", b"jp2 \0\0\0\0jp2 ")
-    return head + box(b"jp2h", colour + b"".join(more)) + box(b"jp2c", codestream)
+    return head + box(b"jp2h", b"".join(boxes)) + box(b"jp2c", codestream)
 
 
 @pytest.mark.parametrize(("colour_space", "interpretation"), [(16, "RGB"), (18, "YBR_FULL")])
@@ -116,6 +124,37 @@ def test_the_colour_space_is_the_files_where_the_codestream_has_no_transform(
 ) -> None:
     data = in_boxes(encoded(COLOUR, "j2k", mct=0), colour_space)
     assert normalised(data).encapsulation.photometric_interpretation == interpretation
+
+
+@pytest.mark.parametrize("template", [PHOTOGRAPH, DERMOSCOPIC])
+def test_the_colours_of_a_file_are_told_beside_its_codestream(template: str) -> None:
+    codestream, profile = encoded(COLOUR, "j2k"), box(b"colr", b"\2\0\0" + wide_gamut())
+    for boxes, expected in (
+        ([enumerated(16)], icc.srgb()),
+        ([profile], icc.conformant(wide_gamut())),
+        ([profile, enumerated(16)], icc.conformant(wide_gamut())),  # the first one counts
+        ([box(b"colr", b"\3\0\0else"), enumerated(16)], icc.srgb()),
+    ):
+        made = described(in_header(codestream, *boxes), template, SAID | CAMERA)
+        assert made.instance.dataset.ICCProfile == expected
+        assert made.instance.dataset.get("ColorSpace") == (
+            "SRGB" * (expected == icc.srgb()) or None
+        )
+    assert "ICCProfile" not in described(codestream).instance.dataset
+
+
+def test_a_file_whose_colours_cannot_be_told_is_not_taken_for_srgb() -> None:
+    data = in_header(encoded(COLOUR, "j2k"), box(b"colr", b"\2\0\0" + wide_gamut()[:99]))
+    assert DROPPED in described(data).changes
+    with pytest.raises(UnsupportedJpeg, match="ICC"):
+        described(data, DERMOSCOPIC, SAID | CAMERA)
+
+
+def test_grey_has_no_colours_to_be_told() -> None:
+    for boxes in (enumerated(16), box(b"colr", b"\2\0\0" + wide_gamut())):
+        assert (
+            "ICCProfile" not in described(in_header(encoded(GREY, "j2k"), boxes)).instance.dataset
+        )
 
 
 def test_numbers_of_a_palette_are_no_grey() -> None:

@@ -28,7 +28,19 @@ _MAIN_HEADER = frozenset({0x51, _COD, 0x5E, 0x5C, 0x5D, 0x5F, 0x55, 0x57, 0x60})
 _TILE_HEADER = frozenset({0x5C, 0x5D, 0x5E, 0x5F, 0x58, 0x61})
 _DROPPED = {_COM: "comment", 0x63: "component registration"}
 _MAX_SEGMENTS = 20_000
-_SYCC = 18  # enumerated colour space of the colr box
+_SRGB, _SYCC = 16, 18  # enumerated colour spaces of the colr box
+
+
+class Colour(NamedTuple):
+    """What a colr box says: an enumerated colour space, 0 without one, or an ICC profile."""
+
+    space: int = 0
+    profile: bytes | None = None
+
+    @property
+    def is_srgb(self) -> bool:
+        """Whether the colours are those of sRGB, as RGB or as YCbCr."""
+        return self.space in {_SRGB, _SYCC}
 
 
 class Stream(NamedTuple):
@@ -37,6 +49,7 @@ class Stream(NamedTuple):
     codestream: Codestream
     encapsulation: Encapsulation
     changes: tuple[str, ...]
+    colour: Colour
 
 
 def is_jpeg2000(data: bytes) -> bool:
@@ -56,7 +69,7 @@ def read(data: bytes) -> Stream:
     UnsupportedJpeg
         If DICOM can't say what the components are.
     """
-    start, end, colour_space = _codestream_of(data)
+    start, end, colour = _codestream_of(data)
     segments = list(_main_header(data, start, end))
     coding = next((data[at : at + size] for marker, at, size in segments if marker == _COD), b"")
     if len(coding) < 14:
@@ -69,27 +82,37 @@ def read(data: bytes) -> Stream:
     ]
     if start or stop < len(data):
         changes.append(f"removed {start + len(data) - stop} bytes around the codestream")
-    encapsulation = _describe(data[start + 4 :], coding, colour_space)
-    return Stream(Codestream(pieces), encapsulation, tuple(changes))
+    encapsulation = _describe(data[start + 4 :], coding, colour.space)
+    return Stream(Codestream(pieces), encapsulation, tuple(changes), colour)
 
 
-def _codestream_of(data: bytes) -> tuple[int, int, int]:
-    """Return where the codestream begins and ends, and the enumerated colour space, 0 unknown."""
+def _codestream_of(data: bytes) -> tuple[int, int, Colour]:
+    """Return where the codestream begins and ends, and what the first colr box says."""
     if data.startswith(_SOC_SIZ):
-        return 0, len(data), 0
-    colour_space = 0
+        return 0, len(data), Colour()
+    colours: list[Colour] = []
     for kind, start, end in _boxes(data, 0, len(data)):
         if kind == b"jp2h":
-            for inner, at, _ in _boxes(data, start, end):
+            for inner, at, stop in _boxes(data, start, end):
                 if inner == b"pclr":
                     raise UnsupportedJpeg("the samples are numbers of a palette", reason="jpeg2000")
-                if inner == b"colr" and data[at : at + 1] == b"\x01":
-                    colour_space = int.from_bytes(data[at + 3 : at + 7], "big")
+                if inner == b"colr":
+                    colours.append(_colour(data[at:stop]))
         elif kind == b"jp2c":
             if not data.startswith(_SOC_SIZ, start):
                 raise _damaged("the jp2c box holds no codestream", start)
-            return start, end, colour_space
+            return start, end, next((c for c in colours if any(c)), Colour())
     raise _damaged("the JP2 file has no codestream (jp2c)", len(data))
+
+
+def _colour(box: bytes) -> Colour:
+    """Read ``METH u8, PREC i8, APPROX u8`` and a number (1) or a profile (2): T.800 I.5.3.3."""
+    match box[:1]:
+        case b"\1":
+            return Colour(space=int.from_bytes(box[3:7], "big"))
+        case b"\2":
+            return Colour(profile=box[3:])
+    return Colour()
 
 
 def _boxes(data: bytes, position: int, end: int) -> Iterator[tuple[bytes, int, int]]:

@@ -176,8 +176,12 @@ def _profile(header: JpegHeader) -> tuple[bytes | None, list[str]]:
 
 def from_jpeg2000(data: bytes) -> Normalised:
     """Return a JPEG 2000 codestream without the boxes and comments around it."""
-    stream = jpeg2000.read(data)
-    return Normalised(stream.codestream, stream.encapsulation, stream.changes)
+    codestream, encapsulation, changes, colour = jpeg2000.read(data)
+    if encapsulation.samples_per_pixel == 1:
+        return Normalised(codestream, encapsulation, changes)
+    profile = icc.srgb() if colour.is_srgb else icc.conformant(colour.profile or b"")
+    changes += (_DROPPED_PROFILE,) if colour.profile and not profile else ()
+    return Normalised(codestream, encapsulation, changes, icc_profile=profile)
 
 
 def _upright(canonical: Canonical, header: JpegHeader, policy: Policy) -> Normalised:
