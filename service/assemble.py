@@ -13,6 +13,7 @@ from service.access import (
     EVERYTHING,
     Access,
     KeyFile,
+    Left,
     Login,
     Provider,
     Rate,
@@ -61,6 +62,7 @@ _SESSIONS = _Secret(
     "session-secret", "secret of sessions", "SESSION_SECRET", "delete it; that ends all sessions"
 )
 _KEYS_FILE = "keys.json"
+_LEFT_FILE = "signed-out.json"
 _LEAST_SECRET = 32  # characters; one that is made has 64
 
 
@@ -167,8 +169,9 @@ def access(settings: Settings) -> Access:
         return _access(settings)
     secret = settings.session_secret or _kept_secret(settings.data_dir, _SESSIONS)
     known = _access(settings)
+    left = Left(settings.data_dir / _LEFT_FILE)
     login = _login(settings, known.provider, secret)
-    return replace(known, sessions=Sessions(secret), login=login)
+    return replace(known, sessions=Sessions(secret, left=left), login=login)
 
 
 def archive_access(settings: Settings) -> Access:

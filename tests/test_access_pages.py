@@ -1,6 +1,8 @@
 """Who signs in to the pages: sessions, what ends them, and what other sites can't make them do."""
 
+import json
 import re
+import string
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,7 +16,7 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from service import assemble
-from service.access import ARCHIVE, EVERYTHING, Access, Caller, Sessions, add_access, make
+from service.access import ARCHIVE, EVERYTHING, Access, Caller, Left, Sessions, add_access, make
 from service.access.headers import add_headers
 from service.archive import Archive
 from service.dicomweb import create_app
@@ -144,6 +146,48 @@ def test_who_signs_out_is_nobody_again(client: FlaskClient) -> None:
     assert client.get("/v1/queue").status_code == 401
 
 
+def test_the_cookie_of_a_session_that_was_left_is_good_for_nothing_in_any_process(
+    tmp_path: Path, store: ScriptedServer
+) -> None:
+    given = {"AUTH": "apikey", "KEYS": KEYS, "DATA_DIR": str(tmp_path)}
+    one, other = (client_for(store.dicomweb_url, **given) for _ in range(2))
+    sign_in(one, MADE["read"][0])
+    copied = one.get_cookie("jpegstow_session")
+    assert copied
+    # The last letter of a signature of 32 bytes can be written in four ways.
+    letters = string.ascii_uppercase + string.ascii_lowercase + string.digits + "-_"
+    alike = copied.value[:-1] + letters[letters.index(copied.value[-1]) ^ 1]
+    other.set_cookie("jpegstow_session", alike)
+    assert other.get("/v1/queue").status_code == 200
+    sign_in(other, MADE["read"][0])
+    assert one.post("/sign-out", headers=OWN).status_code == 303
+    assert other.get("/v1/queue").status_code == 200  # another session of the same key
+    for client in (one, other):
+        for cookie in (copied.value, alike):
+            client.set_cookie("jpegstow_session", cookie)
+            assert client.get("/v1/queue").status_code == 401
+    assert (tmp_path / "signed-out.json").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("text", ["{", "7", "\xff"])
+def test_where_it_can_not_be_told_who_has_signed_out_no_session_is_taken(
+    text: str, tmp_path: Path, store: ScriptedServer
+) -> None:
+    client = client_for(
+        store.dicomweb_url, AUTH="apikey", KEYS=KEYS, DATA_DIR=str(tmp_path), SESSION_SECRET=SECRET
+    )
+    sign_in(client, MADE["read"][0])
+    (tmp_path / "signed-out.json").write_text(text, "latin-1")
+    answer = client.get("/v1/queue")
+    assert (answer.status_code, answer.get_json()["type"]) == (
+        503,
+        "urn:jpegstow:sessions-unusable",
+    )
+    assert client.get("/v1/queue", headers=shown("read")).status_code == 200
+    assert client.post("/sign-out", headers=OWN).status_code == 303
+    assert client.get_cookie("jpegstow_session") is None
+
+
 class Clock:
     """Seconds that pass when a test says so."""
 
@@ -177,6 +221,18 @@ def test_a_session_of_a_token_ends_with_the_token() -> None:
     assert sessions.caller(cookie, []) == nurse
     clock.now += 60
     assert sessions.caller(cookie, []) is None
+
+
+def test_only_sessions_that_have_not_ended_are_remembered_as_left(tmp_path: Path) -> None:
+    clock = Clock()
+    left = Left(tmp_path / "left.json", clock)
+    left.add("a", clock.now + 1)
+    left.add("b", clock.now + 2)
+    assert ("a" in left, "b" in left, "c" in left) == (True, True, False)
+    clock.now += 1
+    left.add("c", clock.now + 1)
+    assert "a" not in left
+    assert json.loads((tmp_path / "left.json").read_bytes()).keys() == {"b", "c"}
 
 
 def forgeries() -> dict[str, str]:

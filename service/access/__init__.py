@@ -4,6 +4,7 @@ from service.access.authority import Access
 from service.access.caller import EVERYTHING, Caller
 from service.access.guard import add_access
 from service.access.keys import KeyFile, digest_of, make
+from service.access.left import Left
 from service.access.login import Login
 from service.access.provider import Provider, openid, provider_keys, proxy
 from service.access.rate import Rate
@@ -17,6 +18,7 @@ __all__ = [
     "Access",
     "Caller",
     "KeyFile",
+    "Left",
     "Login",
     "Provider",
     "Rate",

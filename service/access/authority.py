@@ -13,10 +13,19 @@ from service.access.login import Login
 from service.access.provider import IAP_HEADER, Provider
 from service.access.rate import Rate
 from service.access.session import Sessions
-from service.errors import Unauthorized
+from service.errors import JpegstowError, Unauthorized
 from service.settings import ApiKey
 
 _MEND: Final = "send an API key: Authorization: Bearer jpegstow_..."
+
+
+class SessionsUnusable(JpegstowError):
+    """Which sessions were left can't be read; nobody gets in by one."""
+
+    http_status = 503
+    transient = True
+    title = "Sessions not usable"
+    reason = "sessions-unusable"
 
 
 class Identified(NamedTuple):
@@ -68,7 +77,7 @@ class Access:
         ------
         Unauthorized
             If it is nobody's.
-        KeysUnusable, KeysUnavailable
+        KeysUnusable, KeysUnavailable, SessionsUnusable
             If it can't be told.
         """
         if self.kind == "none":
@@ -97,7 +106,14 @@ class Access:
         return _holder(key), self.sessions.of_key(key)
 
     def _of_session(self, cookie: str) -> Caller:
-        found = self.sessions.caller(cookie, self._keys()) if self.sessions else None
+        try:
+            found = self.sessions.caller(cookie, self._keys()) if self.sessions else None
+        except (OSError, ValueError) as error:
+            raise SessionsUnusable(
+                f"it can't be told whether the session was left ({type(error).__name__})",
+                where="DATA_DIR",
+                mend="let the service's user read and write it",
+            ) from None
         if found is None:
             raise Unauthorized("the session has ended", reason="no-session", mend="sign in again")
         return found

@@ -14,13 +14,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
-from service.durable import incoming, locked, publish
+from service.access.watched import Watched
 from service.errors import BadRequest, JpegstowError
 from service.settings import KEY_NAME, ApiKey, ordered, scopes_of
 
 PREFIX: Final = "jpegstow_"
 _BYTES: Final = 32
 _NOBODY: Final = ApiKey("", "", frozenset())
+_BROKEN: Final = (OSError, ValueError, KeyError, TypeError)  # what a file does that isn't sound
 
 
 class KeysUnusable(JpegstowError):
@@ -70,9 +71,7 @@ class KeyFile:
     """The keys of DATA_DIR: one file, which each process reads again once it has changed."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
-        # What the file was, and the keys in it: one value, because threads read it without a lock.
-        self._read: tuple[tuple[int, ...], tuple[ApiKey, ...]] = (), ()
+        self._file: Watched[tuple[ApiKey, ...]] = Watched(path, _parsed, ())
 
     def read(self) -> Sequence[ApiKey]:
         """Return all keys, also the revoked ones; none without a file.
@@ -83,16 +82,9 @@ class KeyFile:
             If the file can't be understood.
         """
         try:
-            state = self._path.stat()
-        except FileNotFoundError:
-            return ()
-        except OSError as error:
+            return self._file.value()
+        except _BROKEN as error:
             raise self._unusable(error) from None
-        # A new version is a new file, under another number.
-        seen = state.st_ino, state.st_mtime_ns, state.st_size
-        if self._read[0] != seen:
-            self._read = seen, self._parsed()
-        return self._read[1]
 
     def add(self, key: ApiKey) -> None:
         """Keep a key.
@@ -130,30 +122,25 @@ class KeyFile:
         self._change(revoked)
 
     def _change(self, change: Callable[[Sequence[ApiKey]], Sequence[ApiKey]]) -> None:
-        """Write the file whole or not at all, one process after the other; for this user alone."""
-        folder = self._path.parent
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            with locked(self._path.with_suffix(".lock")):
-                keys = change(self.read())
-                text = json.dumps({"keys": [_as_json(key) for key in keys]}, indent=1) + "\n"
-                with incoming(folder, [text.encode()], ".keys") as draft:
-                    publish(draft, self._path)
-        except OSError as error:
-            raise self._unusable(error) from None
+        def changed(keys: Sequence[ApiKey]) -> Iterable[bytes]:
+            text = json.dumps({"keys": [_as_json(key) for key in change(keys)]}, indent=1)
+            return [text.encode() + b"\n"]
 
-    def _parsed(self) -> tuple[ApiKey, ...]:
         try:
-            return tuple(map(_from_json, json.loads(self._path.read_bytes())["keys"]))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            self._file.change(changed)
+        except _BROKEN as error:
             raise self._unusable(error) from None
 
     def _unusable(self, error: Exception) -> KeysUnusable:
         return KeysUnusable(
             f"the file of API keys can't be used ({type(error).__name__})",
-            where=f"DATA_DIR/{self._path.name}",
+            where=f"DATA_DIR/{self._file.path.name}",
             mend="let the service's user read and write it, or put it back from a backup",
         )
+
+
+def _parsed(text: bytes) -> tuple[ApiKey, ...]:
+    return tuple(map(_from_json, json.loads(text)["keys"]))
 
 
 def _as_json(key: ApiKey) -> dict[str, Any]:

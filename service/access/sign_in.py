@@ -8,6 +8,7 @@ from typing import Final, TypeVar
 from flask import Blueprint, Response, make_response, redirect, render_template, request
 from werkzeug.wrappers import Response as WsgiResponse
 
+from service import telemetry
 from service.access import audit
 from service.access.authority import Access
 from service.access.caller import Caller
@@ -97,6 +98,7 @@ def sign_in(access: Access) -> Blueprint:
     def leave() -> WsgiResponse:
         check_origin(browser=True)
         leaver = _leaver(access)
+        _end(access)
         audit.write(audit.LOGOUT, leaver, HTTPStatus.OK)
         there = ""
         if access.login and leaver and leaver.kind == "token":
@@ -157,6 +159,15 @@ def _count_failure(access: Access, error: JpegstowError) -> None:
     audit.write(
         audit.LOGIN, None, error.http_status, address=request.remote_addr, reason=error.detail
     )
+
+
+def _end(access: Access) -> None:
+    """End the session for whoever has its cookie, or say that it goes on for them."""
+    assert access.sessions  # noqa: S101 - else there is no page to sign out
+    try:
+        access.sessions.leave(request.cookies.get(COOKIE, ""))
+    except (OSError, ValueError) as error:
+        telemetry.log("ERROR", "a sign-out can't be remembered", error=type(error).__name__)
 
 
 def _leaver(access: Access) -> Caller | None:
