@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import requests
 
 from service.description import DESCRIPTION
+from tests.access import KEYS, shown
 from tests.jpegs import make_jpeg
 from tests.peers import BOUND, Respond, ScriptedServer, failed, no_studies, stored, unavailable
 from tests.peers.buckets import Bucket, BucketServer
@@ -73,12 +75,43 @@ def test_nor_is_an_answer_of_a_queue_in_a_bucket(tmp_path: Path) -> None:
     assert "unforeseen error" not in serving.log.read_text()
 
 
-def queued(serving: Serving, number: int) -> str:
+WHO = {
+    "somebody who may everything": ("all", "6000"),
+    "somebody who may nothing": ("known", "6000"),
+    "nobody who is known": ("nobody", "6000"),
+    "somebody who asks too often": ("all", "30"),
+}
+
+
+@pytest.mark.parametrize(("role", "limit"), WHO.values(), ids=WHO)
+def test_nor_is_an_answer_where_access_is_controlled(role: str, limit: str, tmp_path: Path) -> None:
+    # Each bound of the description has been tried above.
+    few = ["--phases", "examples,fuzzing", "--max-examples", "4"]
+    given = {"AUTH": "apikey", "KEYS": KEYS, "RATE_LIMIT": limit, "WORKERS": "1"}
+    with (
+        ScriptedServer(stored(), also={"GET": no_studies()}) as store,
+        Serving(
+            tmp_path / "data",
+            DICOMWEB_URL=store.dicomweb_url,
+            UID_NAMESPACE=SECRET,
+            READ_BACK="never",
+            RETRY_WORKERS="0",
+            **given,
+        ) as serving,
+    ):
+        entries = [queued(serving, number, shown("upload")) for number in range(3)]
+        header = [part for pair in shown(role).items() for part in ("-H", ": ".join(pair))]
+        ended = schemathesis(serving, entries, *few, *header)
+    assert ended.returncode == 0, ended.stdout[-20_000:]
+    assert "unforeseen error" not in serving.log.read_text()
+
+
+def queued(serving: Serving, number: int, who: Mapping[str, str] = {}) -> str:
     """Put a picture into the queue without asking the store; return its entry's id."""
     response = requests.post(
         f"{serving.url}{UPLOAD}",
         files={"image": make_jpeg(16, 16, seed=number)},
-        headers={"Prefer": "respond-async"},
+        headers={"Prefer": "respond-async", **who},
         timeout=BOUND,
     )
     (instance,) = response.json()["instances"]
