@@ -61,6 +61,8 @@ def retry_command() -> list[str]:
 def _gunicorn(bind: str) -> list[str]:
     command = [sys.executable, "-P", "-c", _RUN]  # as many as _ARGUMENTS
     command += ["--bind", bind, "--graceful-timeout", str(GRACE), "--no-control-socket"]
+    # Else who calls from this machine could ask for a path by another name than a proxy sees.
+    command += ["--forwarder-headers", ""]
     # Its warnings quote malformed requests, whose query may hold a patient's name.
     command += ["--log-level", "error"]
     # A worker's heartbeat is a file that it touches; on a disk that can stall it.

@@ -109,3 +109,9 @@ def test_no_key_stands_on_a_command_line_or_in_a_log(serving: Serving) -> None:
     for pid in serving.processes():
         assert b"jpegstow_" not in Path(f"/proc/{pid}/cmdline").read_bytes()
     assert "jpegstow_" not in serving.log.read_text()
+
+
+def test_no_header_lets_a_path_go_by_a_name_that_a_proxy_lets_through(serving: Serving) -> None:
+    for url in (serving.url, serving.archive_url.removesuffix("/dicomWeb")):
+        assert got(f"{url}/healthz", {"Script_Name": "/static"}).status_code == 200
+        assert got(f"{url}/static/healthz", {"Script_Name": "/static"}).status_code == 404
