@@ -150,7 +150,8 @@ def _thumbnail(jpeg: bytes) -> bytes:
 
     small = BytesIO()
     try:
-        with Image.open(BytesIO(jpeg)) as image:
+        # Of all formats that Pillow would try, some run other programs.
+        with Image.open(BytesIO(jpeg), formats=("JPEG", "JPEG2000")) as image:
             image.draft(image.mode, _THUMBNAIL)
             image.thumbnail(_THUMBNAIL)
             image.convert("RGB").save(small, "JPEG", quality=85)

@@ -1,12 +1,13 @@
 """Small pictures of whatever somebody has sent."""
 
 import os
-from io import BytesIO
+from io import BytesIO, StringIO
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
+from service import census
 from service.pages.thumbnail import thumbnail
 from tests.jpegs import make_jpeg, picture
 
@@ -52,7 +53,11 @@ def test_no_other_program_is_run_for_postscript(
     program.write_text(f"#!/bin/sh\ntouch {mark}\n")
     program.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    file = tmp_path / "photo.jpg"
+    file.write_bytes(POSTSCRIPT)
+    refused = census.Found(str(file), census.REFUSED)
     assert thumbnail(POSTSCRIPT) is None
+    assert census.write_sheet(StringIO(), [(refused, None)]) == [refused]
     assert not mark.exists()
 
 
