@@ -43,7 +43,7 @@ def uploads(request: Request, default_template: str, max_images: int) -> list[Up
     BadRequest
         If there is no image, metadata isn't a JSON object, or an attribute isn't acceptable.
     TooLarge
-        If there are more than `max_images`.
+        If there are more than `max_images`, or too many attributes of theirs.
     NotAJpeg
         If the body is of a type that can't hold an image.
     """
@@ -148,8 +148,21 @@ def _attributes(fields: Mapping[str, list[str]], count: int) -> list[Any]:
         )
     if not all(isinstance(one, dict) for one in objects):
         raise BadRequest("metadata isn't a JSON object", reason="metadata", where="metadata")
-    parsed = [attributes.parse(_joined(shared, one)) for one in objects]
+    joined = [_joined(shared, one) for one in objects]
+    _check_work(joined if isinstance(metadata, list) else joined * count)
+    parsed = [attributes.parse(one) for one in joined]
     return parsed if isinstance(metadata, list) else parsed * count
+
+
+def _check_work(said: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse what takes long to describe, as a few attributes of one image never do."""
+    if len(said) > 1 and sum(map(attributes.count, said)) > attributes.MAX_SAID:
+        raise TooLarge(
+            f"there are more than {attributes.MAX_SAID} values in the attributes of all images",
+            reason="too-many-values",
+            where="metadata",
+            mend="send fewer images at once",
+        )
 
 
 def _joined(shared: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

@@ -103,6 +103,21 @@ def test_an_array_has_one_object_for_each_image(client: FlaskClient, store: Scri
     assert [(d.InstanceNumber, d.PatientID) for d in sent(store)] == [(1, "P-7"), (2, "P-7")]
 
 
+def test_many_small_things_said_of_many_images_are_refused_before_any_is_described(
+    client: FlaskClient, store: ScriptedServer
+) -> None:
+    pictures = [make_jpeg(seed=number) for number in range(10)]
+    metadata = json.dumps({"AnatomicRegionSequence": [{}] * 5_000})
+    answer = post(client, *pictures, metadata=metadata)
+    assert (answer.status_code, answer.get_json()["type"]) == (413, "urn:jpegstow:too-many-values")
+    metadata = json.dumps([json.loads(metadata)] * 10)
+    assert post(client, *pictures, metadata=metadata).status_code == 413
+    answer = post(client, JPEG, metadata=json.dumps({"AnatomicRegionSequence": [{}] * 50_000}))
+    assert (answer.status_code, answer.get_json()["type"]) == (400, "urn:jpegstow:too-many-values")
+    assert store.requests == []
+    assert post(client, JPEG, metadata='{"AnatomicRegionSequence": [{}, {}]}').status_code == 201
+
+
 def test_images_of_one_request_share_study_and_series(client: FlaskClient) -> None:
     instances = post(client, JPEG, make_jpeg(seed=1)).get_json()["instances"]
     uids = ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID")

@@ -27,6 +27,7 @@ from service.errors import BadAttribute
 
 MAX_DEPTH: Final = 8
 MAX_VALUES: Final = 10_000
+MAX_SAID: Final = 50_000  # values, items and attributes; an item of a few bytes takes 20 us
 
 # Facts of the codestream (PS3.3 C.7.6.3, C.7.6.1.1.5, C.11.15): read from it, never said of it.
 IMAGE_FACTS: Final = frozenset(
@@ -130,6 +131,9 @@ def parse(
     BadAttribute
         For the first attribute that can't be taken; `where` names it.
     """
+    if not path and count(model) > MAX_SAID:
+        detail = f"there are more than {MAX_SAID} values in the attributes"
+        raise BadAttribute(detail, reason="too-many-values", mend="leave some out")
     dataset = Dataset()
     for name, value in model.items():
         tag, keyword, vr = _look_up(name, path)
@@ -142,6 +146,19 @@ def parse(
             value = _from_model(value, vr, where)  # noqa: PLW2901 - the same value, unwrapped
         dataset.add_new(tag, vr, _checked(tag, value, where, vr))
     return dataset
+
+
+def count(model: Any) -> int:
+    """Return how many values, items and attributes there are in a model, at every depth."""
+    number, pending = 0, [model]
+    while pending:
+        value = pending.pop()
+        number += 1
+        if isinstance(value, Mapping):
+            pending += value.values()
+        elif isinstance(value, list):
+            pending += value
+    return number
 
 
 def _why(keyword: str) -> str:
