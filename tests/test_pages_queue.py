@@ -8,6 +8,7 @@ from playwright.sync_api import Browser, expect
 
 from tests.archive_server import ArchiveServer
 from tests.browsing import Tab, chromium, files, serious, shoot, size_of, tab
+from tests.jpegs import make_jpeg
 from tests.painted import arm
 from tests.peers import BOUND, ScriptedServer, failed, free_port, stored
 from tests.serving import Serving
@@ -82,6 +83,10 @@ def test_a_dead_entry_is_mended_and_another_discarded(
         upload(opened, "P-9", "refused", seed=3)
         page.get_by_role("link", name="Show").click()
         page.wait_for_url("**/queue/*")
+        page.get_by_label("Date of birth").fill("1980")
+        page.get_by_role("button", name="Change and send again").click()
+        expect(page.locator("#alert")).to_contain_text("Where: Date of birth")
+        page.get_by_label("Date of birth").fill("")
         page.get_by_label("Patient ID").fill("P-10")
         page.get_by_role("button", name="Add an attribute").click()
         page.get_by_label("Attribute (DICOM keyword)").fill("PatientHeight")
@@ -112,4 +117,24 @@ def test_a_dead_entry_is_mended_and_another_discarded(
         assert b"P-10" in store.requests[-1].body
         assert b"looked up" in store.requests[-1].body
         # What was refused on the way is in Chromium's console, and nothing else.
-        assert len(opened.refused) == 3
+        assert len(opened.refused) == 4
+
+
+def test_a_long_queue_is_read_page_by_page_each_from_its_top(
+    browser: Browser, tmp_path: Path
+) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}/dicomWeb"
+    with (
+        Serving(tmp_path / "data", DICOMWEB_URL=nobody, RETRY_WORKERS="0") as serving,
+        tab(browser, serving.url, "phone") as opened,
+    ):
+        for seed in range(58):
+            assert serving.post(make_jpeg(16, 16, seed=seed)).status_code == 202
+        page = opened.page
+        page.goto("/queue")
+        expect(page.locator(".entry")).to_have_count(50)
+        page.get_by_role("button", name="Next page").click()
+        expect(page.locator(".entry")).to_have_count(8)
+        assert page.evaluate("scrollY") == 0
+        page.get_by_role("button", name="First page").click()
+        expect(page.locator(".entry")).to_have_count(50)

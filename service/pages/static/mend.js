@@ -26,10 +26,9 @@
 
   async function send() {
     const body = correction();
-    if (!Object.keys(body).length) {
-      document.getElementById("summary").textContent = form.dataset.nothing;
-      return;
-    }
+    const isChanged = Object.keys(body).length > 0;
+    document.getElementById("summary").textContent = isChanged ? "" : form.dataset.nothing;
+    if (!isChanged) return;
     const headers = { "Content-Type": "application/json", "X-CSRF-Token": jpegstow.token };
     const options = { method: "POST", headers, body: JSON.stringify(body) };
     const response = await fetch(form.dataset.url, options).catch(() => null);
@@ -40,7 +39,7 @@
     const problem = jpegstow.problem(response ? await response.text() : "");
     const field = problem.where && form.querySelector(`[name="${CSS.escape(problem.where)}"]`);
     if (field) field.setAttribute("aria-invalid", "true");
-    jpegstow.refuse(problem);
+    jpegstow.refuse(field ? { ...problem, where: field.labels[0].textContent } : problem);
   }
 
   form.addEventListener("input", (event) => event.target.removeAttribute("aria-invalid"));
