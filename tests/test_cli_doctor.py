@@ -9,7 +9,15 @@ import requests
 from click.testing import CliRunner, Result
 
 from service.cli import main
-from tests.peers import BOUND, ScriptedServer, no_studies, refused_port, unauthorized, unavailable
+from tests.peers import (
+    BOUND,
+    Respond,
+    ScriptedServer,
+    no_studies,
+    refused_port,
+    unauthorized,
+    unavailable,
+)
 from tests.peers.openid import discovery
 from tests.serving import SECRET, Serving
 
@@ -42,7 +50,7 @@ def test_offline_each_check_is_a_line_and_all_is_well(tmp_path: Path) -> None:
 def test_a_store_that_answers_is_well(tmp_path: Path) -> None:
     with ScriptedServer(no_studies()) as store:
         result = asked(tmp_path, DICOMWEB_URL=store.dicomweb_url)
-    assert result.stdout.splitlines()[-2:] == ["ok     credentials", "ok     store"]
+    assert result.stdout.splitlines()[-2:] == ["ok     credentials (none)", "ok     store"]
     assert result.exit_code == 0
 
 
@@ -56,9 +64,14 @@ def test_a_store_that_nobody_answers_for_is_wrong_and_the_rest_is_well(tmp_path:
     assert result.exit_code == 1
 
 
-@pytest.mark.parametrize("step", [unauthorized(), unavailable()], ids=["401", "503"])
-def test_a_store_that_lets_nobody_in_is_wrong(tmp_path: Path, step: object) -> None:
-    with ScriptedServer(step) as store:  # type: ignore[arg-type]
+PAGE = Respond(200, {"Content-Type": "text/html"}, b"<p>Sign in</p>")
+
+
+@pytest.mark.parametrize(
+    "step", [unauthorized(), unavailable(), PAGE], ids=["401", "503", "a page"]
+)
+def test_a_store_that_lets_nobody_in_is_wrong(tmp_path: Path, step: Respond) -> None:
+    with ScriptedServer(step) as store:
         result = asked(tmp_path, "--json", DICOMWEB_URL=store.dicomweb_url)
     assert list(wrong(result)) == ["store"]
     assert result.exit_code == 1

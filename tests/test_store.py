@@ -569,6 +569,7 @@ READINESS = {
     "an error": (unavailable(), "503"),
     "no access": (Respond(403), "403"),
     "a hang": (Hang(), "no answer"),
+    "a page": (Respond(200, {"Content-Type": "text/html"}, b"<p>"), "no DICOMweb server"),
 }
 
 

@@ -34,12 +34,13 @@ _PATIENT: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing to look at; `mend` says what to do if it is wrong."""
+    """One thing to look at; `mend` says what to do if it is wrong, `which` what is looked at."""
 
     name: str
     examine: Examine
     mend: str
     online: bool = False
+    which: Callable[[Settings], str] = lambda _: ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Finding:
     check: str
     wrong: str
     mend: str
+    which: str = ""
 
 
 @click.command()
@@ -73,10 +75,11 @@ def doctor(*, offline: bool, write: bool, as_json: bool) -> None:
 
 
 def _line(finding: Finding) -> str:
+    check = finding.check + (f" ({finding.which})" if finding.which else "")
     if not finding.wrong:
-        return f"ok     {finding.check}"
+        return f"ok     {check}"
     mend = f"; {finding.mend}" if finding.mend else ""
-    return f"WRONG  {finding.check}: {finding.wrong}{mend}"
+    return f"WRONG  {check}: {finding.wrong}{mend}"
 
 
 def _look(checks: list[Check]) -> Iterator[Finding]:
@@ -89,7 +92,7 @@ def _look(checks: list[Check]) -> Iterator[Finding]:
     yield Finding("settings", "", "")
     for check in checks:
         wrong = _examined(check.examine, current)
-        yield Finding(check.name, wrong, check.mend if wrong else "")
+        yield Finding(check.name, wrong, check.mend if wrong else "", check.which(current))
 
 
 def _examined(examine: Examine, current: Settings) -> str:
@@ -244,6 +247,7 @@ CHECKS: Final = (
         _credentials,
         "gcloud auth application-default login, or give the service an account",
         online=True,
+        which=lambda current: current.store_auth,
     ),
     Check(
         "store",

@@ -108,6 +108,8 @@ class DicomwebStore:
             return answer.reason
         if answer.status == 204:  # nothing found
             return ""
+        if answer.status == 200 and "json" not in answer.headers.get("content-type", ""):
+            return "what answers at the store's address is no DICOMweb server"  # but a page, say
         verdict = stow_answer.read_status(answer.status, answer.headers, b"")
         return verdict.reason if isinstance(verdict, Unavailable) else ""
 
