@@ -132,3 +132,7 @@ def test_a_page_that_a_key_does_not_open_says_so_as_a_page(
         choose(page, "P-8", 4)
         page.get_by_role("button", name="Send (1)").click()
         expect(page.locator('[data-state="stored"]')).to_have_count(1)
+        # What that key doesn't open has no link.
+        expect(page.get_by_role("link", name="Show")).to_have_count(0)
+        expect(page.get_by_role("link", name="Queue")).to_have_count(0)
+        expect(page.get_by_role("link", name="Upload")).to_have_count(1)

@@ -1,6 +1,7 @@
 """The gate in front of every route: who asks, and whether they may."""
 
 import math
+from functools import partial
 from http import HTTPStatus
 from urllib.parse import urlencode
 
@@ -22,7 +23,8 @@ def add_access(app: Flask, access: Access, table: routes.Table = routes.SERVICE)
     """Let nobody get to a view who may not; ``flask.g.caller`` is who asks.
 
     What is refused is refused before any view has run and any byte of a picture is read. Templates
-    have ``csrf_token()``, what a session's requests show in the header X-CSRF-Token.
+    have ``csrf_token()``, what a session's requests show in the header X-CSRF-Token, and
+    ``may(method, rule)``, whether who asks may do that.
     """
 
     @app.before_request
@@ -48,6 +50,7 @@ def add_access(app: Flask, access: Access, table: routes.Table = routes.SERVICE)
 
     add_headers(app)
     app.add_template_global(lambda: g.get("csrf_token", ""), "csrf_token")
+    app.add_template_global(partial(_may, table), "may")
     if access.sessions:
         app.register_blueprint(sign_in(access))
 
@@ -84,6 +87,13 @@ def _check_site(access: Access, by: str) -> None:
     elif by == "browser":
         check_host(access.hosts)
         check_origin(browser=False)
+
+
+def _may(table: routes.Table, method: str, rule: str) -> bool:
+    """Tell whether who asks has a scope for a route; of whom nothing is known, it is left open."""
+    scopes = routes.needed(table, method, rule)
+    caller = g.get("caller")
+    return caller is None or scopes is None or "" in scopes or bool(caller.scopes & scopes)
 
 
 def _check_scope(caller: Caller, scopes: routes.Needed) -> None:

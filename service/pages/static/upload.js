@@ -189,8 +189,10 @@
     picture.row.dataset.state = state;
     picture.row.querySelector('[data-part="state"]').textContent = text;
     jpegstow.tell(picture.row, {});
-    part("show").hidden = !link;
-    if (link) part("show").href = link.replace(/^\/v1/, "");
+    const path = (link || "").replace(/^\/v1/, "");
+    // Where the pages have no link to it, this person's key doesn't open it.
+    part("show").hidden = !document.querySelector(`header a[href="/${path.split("/")[1]}"]`);
+    part("show").href = path;
     part("again").hidden = state !== "failed";
     part("remove").hidden = ["sending", "stored", "queued", "refused"].includes(state);
     count();
