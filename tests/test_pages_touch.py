@@ -202,6 +202,30 @@ def test_one_goes_from_picture_to_picture_and_back_to_the_study_after_a_deletion
         expect(page.locator(".tiles li")).to_have_count(2)
 
 
+def test_the_way_back_leads_to_what_was_searched_for_and_a_link_to_all(
+    browser: Browser, serving: Serving
+) -> None:
+    for patient in ("P-91", "P-92"):
+        serving.post(make_jpeg(), PatientID=patient)
+    with tab(browser, serving.url, "phone") as opened:
+        page = opened.page
+        page.goto("/studies")
+        page.get_by_label("Patient ID").fill("P-92")
+        page.get_by_role("button", name="Search").click()
+        tile = page.locator("#found .tiles li")
+        expect(tile).to_have_count(1)
+        for back in (page.go_back, page.get_by_role("link", name="Back to the studies").click):
+            tile.click()
+            expect(page.get_by_role("heading", level=1)).to_have_text("P-92")
+            back()
+            expect(page.get_by_label("Patient ID")).to_have_value("P-92")
+            expect(tile).to_have_count(1)
+        page.get_by_role("link", name="Studies").click()
+        expect(page.locator("#found")).to_contain_text("P-91")
+        expect(page.get_by_label("Patient ID")).to_have_value("")
+        assert "P-92" not in " ".join(opened.urls)
+
+
 def test_what_is_typed_as_markup_is_shown_as_text(browser: Browser, serving: Serving) -> None:
     evil = "<script>alert(1)</script>"
     with tab(browser, serving.url, "phone") as opened:

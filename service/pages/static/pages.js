@@ -149,6 +149,16 @@ if (told) {
   jpegstow.notice(told);
 }
 
+// A link back to where one comes from goes there, with what was searched for, and not to a new page.
+document.querySelectorAll("a[data-back]").forEach((link) => {
+  link.addEventListener("click", (event) => {
+    const isOther = event.ctrlKey || event.metaKey || event.shiftKey;
+    if (isOther || history.length < 2 || document.referrer !== link.href) return;
+    event.preventDefault();
+    history.back();
+  });
+});
+
 // Whoever comes after doesn't find the last patient in this tab.
 document.querySelector('form[action="/sign-out"]')?.addEventListener("submit", () => {
   sessionStorage.clear();
