@@ -1,7 +1,8 @@
 """The service over HTTP: uploads and health; the retry queue is in `queue_api`."""
 
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http import HTTPStatus
 from typing import Final
 
@@ -23,6 +24,7 @@ from service.store import DicomwebStore
 
 _MAX_FORM_PARTS: Final = 1000
 _CLIENT_TIMEOUT: Final = 30.0  # seconds without a byte from the client
+_FRESH: Final = 1.0  # seconds
 
 
 def create_app(
@@ -58,9 +60,11 @@ def create_app(
     def healthz() -> Response:
         return json_answer({"status": "ok", "version": __version__})
 
+    unreachable = _once_a_second(store.unreachable)
+
     @app.get("/readyz")
     def readyz() -> Response:
-        return _readiness(store, queue, needs_library=rules.policy.verify)
+        return _readiness(unreachable(), queue, needs_library=rules.policy.verify)
 
     @app.before_request
     def lose_patience() -> None:
@@ -78,10 +82,31 @@ def create_app(
     return app
 
 
-def _readiness(store: DicomwebStore, queue: Queue, *, needs_library: bool) -> Response:
+def _once_a_second(ask: Callable[[], str]) -> Callable[[], str]:
+    """Return what asks for those whom nobody knows: seldom, and one at a time.
+
+    Whoever comes meanwhile is told what was answered last.
+    """
+    asking = threading.Lock()
+    told = ("", float("-inf"))  # and when
+
+    def asked() -> str:
+        nonlocal told
+        is_first = told[1] < 0
+        if time.monotonic() - told[1] > _FRESH and asking.acquire(blocking=is_first):
+            try:
+                told = ask(), time.monotonic()
+            finally:
+                asking.release()
+        return told[0]
+
+    return asked
+
+
+def _readiness(unreachable: str, queue: Queue, *, needs_library: bool) -> Response:
     """Answer whether uploads can be taken: as long as the queue can, with or without the store."""
     checks = {
-        "store": store.unreachable(),
+        "store": unreachable,
         "retry queue": queue.unusable(),
         "libturbojpeg": _transforms_missing(),
     }

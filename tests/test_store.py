@@ -211,6 +211,14 @@ def test_readiness_tells_nothing_in_the_stores_own_words() -> None:
     assert response.get_json()["checks"]["store"] == "the store answered 503"
 
 
+def test_who_asks_for_readiness_all_the_time_does_not_have_the_store_asked_as_often() -> None:
+    with ScriptedServer(no_studies()) as store:
+        client = client_for(store.dicomweb_url)
+        answers = {client.get("/readyz").get_json()["checks"]["store"] for _ in range(30)}
+        assert answers == {"ok"}
+        assert 0 < len(store.requests) < 10
+
+
 def test_a_refused_connection_is_named() -> None:
     with refused_port() as port:
         response = post(client_for(f"http://127.0.0.1:{port}", **HASTE), JPEG)
