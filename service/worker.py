@@ -22,6 +22,7 @@ from gunicorn.http import errors
 from gunicorn.util import close_graceful
 from gunicorn.workers.gthread import ThreadWorker
 
+from service import telemetry
 from service.answers import PROBLEM, problem_of
 
 _LONGEST: Final = 65_536  # bytes of them
@@ -31,7 +32,7 @@ _SILENCE: Final = 2.0  # seconds that it may be silent within a body that nobody
 _PATIENCE: Final = 10.0  # seconds that such a body may go on
 _LAST_WORD: Final = 0.5  # seconds
 
-_MESSAGES: Final = (
+_MESSAGES: Final[tuple[tuple[type[Exception], int, str], ...]] = (
     (errors.LimitRequestLine, 414, "the URL is too long"),
     (errors.LimitRequestHeaders, 431, "a header is too long, or there are too many"),
     (errors.UnsupportedTransferCoding, 501, "only chunked transfer coding is known"),
@@ -126,14 +127,15 @@ class Worker(ThreadWorker):  # type: ignore[misc] # gunicorn has no types
             if waits:
                 self._reading_on.release()
 
-    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:
-        """Answer what isn't a request, without a word of what it is."""
-        for kind, status, message in _MESSAGES:
-            if isinstance(exc, kind):
-                with suppress(OSError):
-                    client.sendall(self._answer(status, message))
-                return
-        super().handle_error(req, client, addr, exc)
+    def handle_error(self, req: Any, client: Any, addr: Any, exc: BaseException) -> None:  # noqa: ARG002
+        """Answer what isn't a request, or has failed, without a word of what it is."""
+        told = ((status, text) for kind, status, text in _MESSAGES if isinstance(exc, kind))
+        status, message = next(told, (500, "the server failed"))
+        if status == HTTPStatus.INTERNAL_SERVER_ERROR:
+            # gunicorn would log its URL, too, whose query may hold a patient's name.
+            telemetry.log_exception("unforeseen error", exc)
+        with suppress(OSError):
+            client.sendall(self._answer(status, message))
 
     def _answer(self, status: int, message: str) -> bytes:
         body = json.dumps(self.told(status, message)).encode()

@@ -40,7 +40,7 @@ MAY_IMPORT = {
     "assemble": LINE | {"store", "archive", "retry", "gcp", "access", "tokens", "durable"},
     "receive": LINE,
     "answers": {"errors"},
-    "worker": {"answers"},
+    "worker": {"answers", "telemetry"},
     "metrics": {"retry", "counting", "tally"},
     "access": LEAVES | {"answers", "dicom", "durable", "tokens", "access"},
     "web": LINE | {"store", "retry", "receive", "answers", "queue_api"},

@@ -275,3 +275,12 @@ def test_what_is_no_request_is_refused_by_the_service_as_a_problem(
     assert (found, problem["status"]) == (status, status)
     assert re.fullmatch(r"urn:jpegstow:[a-z-]+", problem["type"])
     assert "Geheim" not in json.dumps(problem)
+
+
+def test_what_fails_in_the_server_is_told_and_logged_without_its_url(
+    service: int, log: Path
+) -> None:
+    url = f"http://127.0.0.1:{service}/broken?PatientName=Geheim"
+    answer = requests.get(url, timeout=BOUND)
+    assert (answer.status_code, answer.json()["status"]) == (500, 500)
+    assert log.read_text() == ""
