@@ -108,14 +108,21 @@ class Deletions:
         try:
             self._remove_rows(operation)
         except sqlite3.Error as error:
+            self._take_out_files_first(operation, error)
+        self._move(operation)
+
+    def _take_out_files_first(self, operation: Operation, error: sqlite3.Error) -> None:
+        """Remove files, and then the rows that couldn't go for want of room."""
+        try:
             if getattr(error, "sqlite_errorcode", None) != sqlite3.SQLITE_FULL:
-                self._give_up(operation)
-                raise
+                raise error
             reserve.give(self._root)
             self._move(operation)
-            _remove(self._root / "outgoing" / operation.id)
-            self._remove_rows(operation)
-        self._move(operation)
+        except (sqlite3.Error, OSError):
+            self._give_up(operation)
+            raise
+        _remove(self._root / "outgoing" / operation.id)
+        self._remove_rows(operation)
 
     def _remove_rows(self, operation: Operation) -> None:
         with self._index.writing() as connection:
@@ -123,7 +130,8 @@ class Deletions:
 
     def _give_up(self, operation: Operation) -> None:
         """Forget an intent, unless an attempt before this one has removed the files."""
-        if not any(map(Path.exists, self._targets(operation))):
+        (target, *_) = self._targets(operation)
+        if not target.exists():
             return
         (self._root / "deleting" / f"{operation.id}.json").unlink(missing_ok=True)
         flush_folder(self._root / "deleting")
