@@ -145,6 +145,16 @@ def test_a_damaged_file_is_never_sent(folder: Path, damage: Callable[[bytes], by
         assert uids(queue) == NAMES
 
 
+def test_a_file_of_another_entry_is_never_shown_nor_sent_and_is_mended(folder: Path) -> None:
+    entries = folder / "entries"
+    (entries / NAMES[0]).write_bytes((entries / NAMES[1]).read_bytes())
+    with sqlite_queue(folder) as queue:
+        with pytest.raises(DamagedEntry, match=f"entries/{NAMES[0]}"):
+            queue.load(NAMES[0])
+        put(queue, numbered(0), attempt(), NOW + 99)
+        assert queue.load(NAMES[0]).instance.sop_instance_uid == NAMES[0]
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_an_upload_of_the_same_mends_a_damaged_file(
     folder: Path, damage: Callable[[bytes], bytes]

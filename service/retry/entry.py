@@ -77,7 +77,7 @@ def new(
     """
     instance = described.instance if described else None
     entry = Entry(
-        sop_instance_uid=instance.sop_instance_uid if instance else undescribed_name(upload),
+        sop_instance_uid=name_of(upload, described),
         series_instance_uid=instance.series_instance_uid if instance else "",
         study_instance_uid=instance.study_instance_uid if instance else "",
         sop_class_uid=instance.sop_class_uid if instance else "",
@@ -102,6 +102,11 @@ def new(
         case Unavailable(retry_after=seconds) if seconds:
             entry = replace(entry, next_attempt=now + min(LONGEST_WAIT, seconds))
     return after(entry, attempt)
+
+
+def name_of(upload: Upload, described: Described | None) -> str:
+    """Return the id that an entry has."""
+    return described.instance.sop_instance_uid if described else undescribed_name(upload)
 
 
 def undescribed_name(upload: Upload) -> str:

@@ -172,7 +172,7 @@ class SqliteQueue:
         self.show(sop_instance_uid)
         with explained("read"):
             try:
-                return kept.decode(self._path(sop_instance_uid).read_bytes())
+                return _read(self._path(sop_instance_uid))
             except (OSError, ValueError) as error:
                 if not is_of_one_file(error):
                     raise
@@ -313,9 +313,17 @@ def _found(connection: sqlite3.Connection, sop_instance_uid: str) -> Entry:
     return entry
 
 
+def _read(path: Path) -> Kept:
+    """Read an entry's file; ValueError if it isn't what was written, or another entry's."""
+    found = kept.decode(path.read_bytes())
+    if entries.name_of(*found) != path.name:
+        raise ValueError("the file is another entry's")
+    return found
+
+
 def _is_sound(path: Path) -> bool:
     try:
-        kept.decode(path.read_bytes())
+        _read(path)
     except (OSError, ValueError) as error:
         if is_of_one_file(error):
             return False
