@@ -113,6 +113,25 @@ def test_other_content_under_the_same_uids_is_a_conflict(archive: Archive, other
     assert archive.path(UIDS).read_bytes() == dicom_file()
 
 
+def test_under_an_index_of_an_older_backup_no_file_is_overwritten(tmp_path: Path) -> None:
+    other = InstanceUids(STUDY, SERIES, "1.9")
+    archive = Archive(tmp_path)
+    put(archive, dicom_file(SOPInstanceUID="1.9"))
+    archive.close()
+    before = (tmp_path / "index.sqlite").read_bytes()
+    archive = Archive(tmp_path)
+    put(archive, dicom_file())
+    archive.close()
+    (tmp_path / "index.sqlite").write_bytes(before)
+    archive = Archive(tmp_path)
+    assert [row.uids for row in archive.instances(STUDY)] == [other]
+    assert put(archive, dicom_file(seed=1)) == Conflict(UIDS)
+    assert archive.path(UIDS).read_bytes() == dicom_file()
+    assert put(archive, dicom_file()) == AlreadyStored(UIDS)
+    assert count(archive) == 2
+    archive.close()
+
+
 def flipped(file: bytes) -> bytes:
     return file[:-99] + bytes([file[-99] ^ 1]) + file[-98:]
 

@@ -3,8 +3,8 @@
 Storing, in this order: the file whole and flushed under `incoming`, then under the lock its final
 name beside the first one, its folders flushed, its row committed, the first name removed; only then
 the answer. A file that a crash leaves with both names gets its row at the next start. Where there
-are no hard links, a whole file without a row may be left, which is absent for every reader and is
-replaced by the next store of that instance. How things are deleted, `deletion` says.
+are no hard links, or an older index was put back, a whole file may be without a row; it is absent
+for every reader until that instance is stored again. How things are deleted, `deletion` says.
 """
 
 import hashlib
@@ -190,8 +190,10 @@ class Archive:
                 if _is_whole(target, known[0].sha256):
                     return False
                 rows.remove(connection, *description.uids)
+            elif _took_in(connection, target, description.uids):
+                return False
             target.parent.mkdir(parents=True, exist_ok=True)
-            target.unlink(missing_ok=True)  # without a row it is absent for every reader
+            target.unlink(missing_ok=True)  # damaged, or not what its name says
             published.set()
             self._write_class(target, kept.storage_class)
             # The folders of the series, of the study, and of all studies.
@@ -329,6 +331,18 @@ def _taken_back(target: Path) -> Iterator[Event]:
         if published.is_set():
             target.unlink(missing_ok=True)
         raise
+
+
+def _took_in(connection: sqlite3.Connection, target: Path, uids: InstanceUids) -> bool:
+    """Give a sound file without a row its row, as under an index of an older backup."""
+    if not target.exists():
+        return False
+    data = target.read_bytes()
+    found = rebuilding.described(data)
+    if found is None or found.uids != uids:
+        return False
+    rows.add(connection, found, rebuilding.kept(data, target))
+    return True
 
 
 def _is_whole(path: Path, sha256: str) -> bool:
