@@ -1,7 +1,7 @@
 """JPEG streams put together, and taken apart, marker by marker (ITU-T T.81 Annex B)."""
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 SOI, EOI = b"\xff\xd8", b"\xff\xd9"
@@ -47,10 +47,32 @@ def frame(
     return segment(process, head + components)
 
 
-def scan(identifiers: bytes = b"\1\2\3", start: int = 0, coded: bytes = CODED) -> bytes:
-    """Write a scan header, whose Ss (predictor, NEAR) is `start`, and entropy-coded bytes."""
-    selectors = b"".join(bytes([identifier, 0]) for identifier in identifiers)
-    return segment(SOS, bytes([len(identifiers)]) + selectors + bytes([start, 63, 0])) + coded
+def scan(
+    identifiers: bytes = b"\1\2\3",
+    start: int = 0,
+    coded: bytes = CODED,
+    *,
+    low: int = 0,
+    tables: int = 0,
+) -> bytes:
+    """Write a scan header and entropy-coded bytes.
+
+    Ss (predictor, NEAR) is `start`, Al (point transform) `low`, and Td and Ta are `tables`.
+    """
+    selectors = b"".join(bytes([identifier, tables]) for identifier in identifiers)
+    return segment(SOS, bytes([len(identifiers)]) + selectors + bytes([start, 63, low])) + coded
+
+
+def huffman_table(which: int, codes: Mapping[str, int]) -> bytes:
+    """Write a table, of class and destination `which`, from codes in bits to their symbols."""
+    lengths = [sum(len(code) == length for code in codes) for length in range(1, 17)]
+    return segment(0xC4, bytes([which, *lengths, *codes.values()]))
+
+
+def entropy_coded(bits: str) -> bytes:
+    """Fill bits up to bytes with ones, and stuff them."""
+    bits += "1" * (-len(bits) % 8)
+    return int(bits, 2).to_bytes(len(bits) // 8).replace(b"\xff", b"\xff\0")
 
 
 def stream(*segments: bytes) -> bytes:

@@ -14,6 +14,7 @@ from service.dicom.budget import Budget
 from service.errors import TooLarge
 from tests.describing import normalised
 from tests.jpegs import make_jpeg
+from tests.streams import SOS, frame, scan, segment, stream, take_apart
 
 BOUND = 20.0  # seconds
 
@@ -127,6 +128,19 @@ def test_a_picture_too_large_to_transform_is_refused_first(options: dict[str, ob
 
 def test_an_upright_baseline_picture_needs_no_budget_to_speak_of() -> None:
     assert normalised(make_jpeg(1600, 1200), TRANSFORM_MEMORY="1048576").codestream
+
+
+def test_a_picture_of_several_scans_is_refused_before_it_unfolds_for_verification() -> None:
+    size = 640, 480
+    pieces = list(take_apart(make_jpeg(*size, "L")))
+    tables = [segment(p.marker, p.payload) for p in pieces if p.marker in {0xDB, 0xC4}]
+    (coded,) = (piece.coded for piece in pieces if piece.marker == SOS)
+    scans = [scan(bytes([n]), coded=coded) for n in (1, 2, 3)]
+    data = stream(*tables, frame(size=size[::-1], sampling=[0x11] * 3), *scans)
+    assert normalised(data).codestream
+    with pytest.raises(TooLarge) as caught:
+        normalised(data, TRANSFORM_MEMORY="1048576")
+    assert caught.value.reason == "too-large-to-transform"
 
 
 _MEASURE = """

@@ -210,6 +210,40 @@ def test_what_no_transfer_syntax_can_carry_is_refused_with_a_remedy(
     assert caught.value.mend
 
 
+def lossless(process: int, *scans: tuple[int, int]) -> bytes:
+    """Write a scan for each component, with this Ss (predictor, NEAR) and Al (point transform)."""
+    identifiers = bytes(range(1, len(scans) + 1))
+    written = [
+        scan(bytes([identifier]), start, low=low)
+        for identifier, (start, low) in zip(identifiers, scans, strict=True)
+    ]
+    return stream(frame(process, identifiers, sampling=[0x11] * len(scans)), *written)
+
+
+LIES = {
+    "predictors that differ": lossless(0xC3, (1, 0), (7, 0), (1, 0)),
+    "a point transform": lossless(0xC3, (1, 1)),
+    "no predictor": lossless(0xC3, (0, 0)),
+    "NEAR that differs": lossless(0xF7, (0, 0), (2, 0), (2, 0)),
+}
+
+
+@pytest.mark.parametrize("data", LIES.values(), ids=LIES)
+def test_what_is_not_as_lossless_as_its_transfer_syntax_says_is_refused(data: bytes) -> None:
+    with pytest.raises(UnsupportedJpeg) as caught:
+        normalised(data)
+    assert caught.value.reason == "lossless-parameters"
+
+
+@pytest.mark.parametrize(
+    ("data", "syntax"),
+    [(lossless(0xC3, *[(7, 0)] * 3), LOSSLESS), (lossless(0xF7, *[(2, 0)] * 3), LS_NEAR)],
+    ids=["JPEG", "JPEG-LS"],
+)
+def test_scans_that_agree_are_what_they_say(data: bytes, syntax: str) -> None:
+    assert normalised(data).encapsulation.transfer_syntax == syntax
+
+
 CMYK = {
     "Adobe's": make_jpeg(16, 16, "CMYK"),
     "YCCK": behind_soi(of_process(0xC0, b"\1\2\3\4"), adobe(2)),

@@ -9,7 +9,16 @@ from service.dicom.soundness import check_size
 from service.errors import DamagedJpeg, TooLarge, UnsupportedJpeg
 from tests.describing import normalised
 from tests.jpegs import make_jpeg
-from tests.streams import behind_soi, frame, of_process, scan, segment, stream
+from tests.streams import (
+    behind_soi,
+    entropy_coded,
+    frame,
+    huffman_table,
+    of_process,
+    scan,
+    segment,
+    stream,
+)
 
 WHOLE = make_jpeg(64, 48)
 BASELINE = "1.2.840.10008.1.2.4.50"
@@ -206,3 +215,21 @@ def test_a_canonical_stream_passes_as_it_is() -> None:
     found = normalised(data)
     assert bytes(found.codestream) == data
     assert found.changes == ()
+
+
+@pytest.mark.parametrize("identifiers", [b"\1", b"RGB"], ids=["grey", "RGB"])
+def test_a_coefficient_too_large_to_be_recoded_is_not_made_another_one(identifiers: bytes) -> None:
+    """The coefficient's own bits are read as the end of its block and as a block of their own."""
+    small = "010"  # DC as before, end of block
+    large = "0010100111100110"  # DC as before, one of 12 bits, end of block
+    coded = entropy_coded(4 * small + large + small)
+    count = len(identifiers)
+    data = stream(
+        segment(0xDB, b"\0" + b"\x40" * 64),
+        huffman_table(0x00, {"0": 0}),
+        huffman_table(0x12, {"0": 12, "10": 0}),  # a third one, which baseline doesn't have
+        frame(0xC1, identifiers, size=(8, 48 // count), sampling=[0x11] * count),
+        scan(identifiers, coded=coded, tables=0x02),
+    )
+    with pytest.raises(DamagedJpeg, match="a coefficient is out of range"):
+        normalised(data)
