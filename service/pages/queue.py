@@ -1,4 +1,4 @@
-"""The pages of the retry queue; what changes it is the JSON API's."""
+"""The pages of the retry queue; what changes an entry is the JSON API's."""
 
 import hashlib
 import time
@@ -39,6 +39,7 @@ def add_queue_pages(pages: Blueprint, queue: Queue, rules: Rules) -> None:
 
     @pages.post("/queue/retry")
     def retry_listed() -> Response:
+        # The JSON API has the filter in its URL, where a reason that quotes a value doesn't belong.
         retried = queue.revive(Filter(**_chosen(request.form.to_dict())), time.time())
         telemetry.log("INFO", "queue retry", retried=retried)
         return Response(status=HTTPStatus.NO_CONTENT)
