@@ -27,6 +27,7 @@ from tests.test_dicomweb_retrieve import uncompressed
 from tests.test_transcoding import EXTENDED, LOSSLESS_J2K, PATH, encapsulated, j2k
 
 PNG = {"Accept": "image/png"}
+XML = 'multipart/related; type="application/dicom+xml"'
 
 
 def ycbcr(image: Image.Image) -> Image.Image:
@@ -214,3 +215,31 @@ def test_the_padding_of_a_native_frame_is_not_part_of_it(
     instance = "/dicomWeb/studies/{}/series/{}/instances/{}".format(*uids)
     octets = {"Accept": "application/octet-stream"}
     assert len(client.get(f"{instance}/frames/1", headers=octets).data) == 3 * 3 * 3
+
+
+@pytest.mark.parametrize(
+    ("path", "asked", "kind"),
+    [
+        (f"{PATH}/rendered", "image/png", "image/png"),
+        (f"{PATH}/rendered", "image/gif", "image/jpeg"),  # the header's, if it can't be had
+        (f"{PATH}", "application/dicom; transfer-syntax=*", "application/dicom"),
+        (
+            f"{PATH}/metadata",
+            'multipart/related; type="application/dicom+xml"',
+            "multipart/related",
+        ),
+        (
+            "/dicomWeb/studies",
+            'multipart/related; type="application/dicom+xml"',
+            "multipart/related",
+        ),
+    ],
+)
+def test_a_link_can_say_what_it_wants(
+    client: FlaskClient, archive: Archive, path: str, asked: str, kind: str
+) -> None:
+    put(archive, dicom_file())
+    browser = {"Accept": "text/html, */*;q=0.8"}
+    answer = client.get(path, query_string={"accept": asked}, headers=browser)
+    assert (answer.status_code, answer.mimetype) == (200, kind)
+    answer.close()

@@ -1,12 +1,15 @@
 """What every view needs of its request."""
 
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import cast
 
-from flask import current_app, g
-from werkzeug.exceptions import ServiceUnavailable
+from flask import current_app, g, request
+from werkzeug.exceptions import NotAcceptable, ServiceUnavailable
 
 from service.archive import Archive
 from service.dicom.json_model import JsonObject
+from service.dicomweb.accept import Offer, choose
 
 
 def archive() -> Archive:
@@ -23,6 +26,23 @@ def archive() -> Archive:
             "the archive's index is being made anew from its files", retry_after=30
         )
     return cast("Archive", opened)
+
+
+def negotiated(offers: Sequence[Offer]) -> Offer:
+    """Return the offer that the request wants (PS3.18 8.7.8.1).
+
+    The query parameter ``accept`` comes first, which a link can have; the header if that can't
+    be met.
+
+    Raises
+    ------
+    NotAcceptable
+        If the header can't be met either.
+    """
+    if asked := request.args.get("accept"):
+        with suppress(NotAcceptable):
+            return choose(asked, offers)
+    return choose(request.headers.get("Accept"), offers)
 
 
 def url(study: str, series: str = "", instance: str = "") -> str:

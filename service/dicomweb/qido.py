@@ -23,12 +23,11 @@ from service.archive import (
 )
 from service.dicom.json_model import JsonObject, dumps
 from service.dicom.uid import is_uid
-from service.dicomweb.accept import choose
 from service.dicomweb.answers import JSON, XML_PARTS, data_sets, json_array
-from service.dicomweb.context import absolute, archive, url_of
+from service.dicomweb.context import absolute, archive, negotiated, url_of
 from service.errors import BadRequest
 
-_OWN = frozenset({"limit", "offset", "includefield", "fuzzymatching"})
+_OWN = frozenset({"limit", "offset", "includefield", "fuzzymatching", "accept"})
 # The system parameters of Google's APIs, which their client libraries put into every request.
 _SYSTEM = frozenset(
     {
@@ -70,7 +69,7 @@ def search_instances(study: str | None = None, series: str | None = None) -> Res
 
 
 def _search(level: Level, wanted: frozenset[str], **path: str | None) -> Response:
-    offer = choose(request.headers.get("Accept"), (JSON, XML_PARTS))
+    offer = negotiated((JSON, XML_PARTS))
     asked = _read(level)
     within = tuple(OneOf(keyword, (uid,)) for keyword, uid in path.items() if uid)
     query = Query(level, within + asked.conditions, asked.limit, asked.offset)

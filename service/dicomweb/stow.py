@@ -9,9 +9,9 @@ from service.archive import AlreadyStored, BeingDeleted, Conflict, describe
 from service.dicom import multipart, part10
 from service.dicom.codestream import Buffer
 from service.dicomweb import body, stow_json
-from service.dicomweb.accept import Offer, choose
+from service.dicomweb.accept import Offer
 from service.dicomweb.answers import JSON, XML
-from service.dicomweb.context import archive
+from service.dicomweb.context import archive, negotiated
 from service.dicomweb.stow_answer import OUT_OF_RESOURCES, Failed, Referenced, answer
 from service.errors import BadRequest
 from service.settings import STORAGE_CLASSES
@@ -35,7 +35,7 @@ def store(study: str | None = None) -> Response:
     UnsupportedMediaType
         If the body is of another media type than the three that are known.
     """
-    offer = choose(request.headers.get("Accept"), (XML, JSON, _AS_TOLD))
+    offer = negotiated((XML, JSON, _AS_TOLD))
     offer = XML if offer == _AS_TOLD else offer
     storage_class = _storage_class()
     results = [_store(instance, study, storage_class) for instance in _instances()]

@@ -20,9 +20,9 @@ from service.dicom import decoding, multipart, part10
 from service.dicom.decoding import EXPLICIT, number_of_frames
 from service.dicomweb import frames as pixels
 from service.dicomweb import transcoded
-from service.dicomweb.accept import Offer, choose
+from service.dicomweb.accept import Offer
 from service.dicomweb.answers import JSON, XML_PARTS, begun, data_sets, streamed
-from service.dicomweb.context import absolute, archive, url, url_of
+from service.dicomweb.context import absolute, archive, negotiated, url, url_of
 from service.dicomweb.rendered import JPEG, PNG, read_viewport, render
 from service.errors import BadRequest
 
@@ -42,7 +42,7 @@ def retrieve(study: str, series: str | None = None, instance: str | None = None)
     """
     found = _stored(study, series, instance)
     offers = transcoded.offers(found, single=instance is not None)
-    offer = choose(request.headers.get("Accept"), offers)
+    offer = negotiated(offers)
     if offer.multipart:
         return _parts(found, EXPLICIT if offer.transcoded else "")
     path, content_type = archive().path(found[0].uids), _content_type(offer)
@@ -102,7 +102,7 @@ def _chunks(path: Path) -> Iterator[bytes]:
 def metadata(study: str, series: str | None = None, instance: str | None = None) -> Response:
     """Answer with the attributes of every instance; binary values are BulkDataURIs."""
     found = _stored(study, series, instance)
-    offer = choose(request.headers.get("Accept"), (JSON, XML_PARTS))
+    offer = negotiated((JSON, XML_PARTS))
     of_base = partial(url_of, g.base)  # the request is over when the last of them are made
     models = (absolute(json.loads(row.attributes), of_base(*row.uids)) for row in found)
     return data_sets(models, offer)
@@ -116,7 +116,7 @@ def rendered(study: str, series: str, instance: str, frames: str = "") -> Respon
     kinds = [JPEG, PNG] if len(numbers) == 1 else []
     if frames:
         kinds += [replace(kind, multipart=True) for kind in (JPEG, PNG)]
-    offer = choose(request.headers.get("Accept"), kinds)
+    offer = negotiated(kinds)
     viewport = read_viewport(request.args.get("viewport"))
     images = (render(dataset, number, offer, viewport) for number in numbers)
     return _bodies(images, offer, len(numbers))
@@ -138,7 +138,7 @@ def frames(study: str, series: str, instance: str, frames: str) -> Response:
     forms = _forms(stored, dataset)
     offers = [replace(form, multipart=True) for form in forms]
     offers += forms if len(numbers) == 1 else []
-    return _frames(dataset, numbers, choose(request.headers.get("Accept"), offers))
+    return _frames(dataset, numbers, negotiated(offers))
 
 
 def _numbers(text: str) -> Sequence[int]:
@@ -201,11 +201,10 @@ def bulk_data(study: str, series: str, instance: str, where: str) -> Response:
         If the data set has no such value.
     """
     (stored,) = _stored(study, series, instance)
-    accept = request.headers.get("Accept")
     if where.upper() != _PIXEL_DATA:
         value = _value(part10.decode(archive().path(stored.uids).read_bytes()), where)
         offers = [Offer(_OCTETS, multipart=True), Offer(_OCTETS)]
-        return _bodies([value], choose(accept, offers), 1)
+        return _bodies([value], negotiated(offers), 1)
     dataset = _image(stored)
     numbers = range(1, number_of_frames(dataset) + 1)
     forms = _forms(stored, dataset)
@@ -213,7 +212,7 @@ def bulk_data(study: str, series: str, instance: str, where: str) -> Response:
     # Uncompressed frames are one value; compressed ones can't be told apart without parts.
     compressed = pixels.is_encapsulated(dataset) and len(numbers) > 1
     offers += [form for form in forms if form.transcoded or not compressed]
-    return _frames(dataset, numbers, choose(accept, offers))
+    return _frames(dataset, numbers, negotiated(offers))
 
 
 def _value(dataset: Any, where: str) -> bytes:
