@@ -1,13 +1,14 @@
 """The circuit breaker: when a store is left alone, and who may ask whether it is back."""
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from service.dicom.dataset import Instance
 from service.dicom.outcome import Outcome, Rejected, Stored, Unavailable
 from service.ingest import Store
 from service.retry import Breaker, GuardedStore, UnaskedStore
@@ -129,6 +130,17 @@ def test_a_probe_that_nobody_tells_of_is_given_up() -> None:
     assert breaker.allows(301.0)
 
 
+def test_a_probe_that_was_given_up_and_tells_at_last_gives_nobodys_turn_back() -> None:
+    breaker = opened()
+    late = breaker.allows(1.0)
+    assert late
+    assert breaker.allows(301.0)
+    breaker.cancel(late)
+    assert not breaker.allows(302.0)
+    breaker.record(DOWN, 302.0, late)
+    assert not breaker.allows(303.0)
+
+
 def test_late_failures_of_the_same_outage_lengthen_no_rest() -> None:
     breaker = opened()
     for late in (0.1, 0.5, 0.9):
@@ -205,6 +217,23 @@ def test_a_store_that_raises_is_a_store_that_fails() -> None:
 def test_one_request_that_fails_is_one_failure_however_many_instances_it_has() -> None:
     store, breaker = guarded(Shelf(DOWN))
     store.store([numbered(n).described.instance for n in range(5)])
+    assert not breaker.is_open
+
+
+class Half(Shelf):
+    """A store that takes the first instance of a request, and fails with all others."""
+
+    def store(
+        self, instances: Sequence[Instance], within: float | None = None
+    ) -> dict[str, Outcome]:
+        return super().store(instances, within) | {instances[0].sop_instance_uid: Stored()}
+
+
+def test_a_store_that_answers_for_one_instance_of_a_request_is_there() -> None:
+    store, breaker = guarded(Half(DOWN))
+    for _ in range(3):
+        outcomes = store.store([numbered(n).described.instance for n in range(2)])
+        assert list(outcomes.values()) == [Stored(), DOWN]
     assert not breaker.is_open
 
 

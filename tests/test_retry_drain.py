@@ -220,6 +220,20 @@ def test_a_queue_that_cannot_be_read_costs_no_probe(queue: Queue, tmp_path: Path
     assert once(drain, NOW + 1) == DOWN
 
 
+def test_a_failure_halves_how_many_are_sent_at_once(queue: Queue) -> None:
+    for n in range(10):
+        put(queue, numbered(n))
+    drain = drain_of(queue, Shelf(Stored()))
+    for _ in range(3):
+        once(drain, NOW)
+    first, second, *_ = [taken(drain, NOW) for _ in range(4)]
+    assert drain.take(NOW) is None
+    drain.settle(first, DOWN, NOW)
+    drain.settle(second, Unavailable("it could not be read", asked=False), NOW)
+    assert len(drain.held) == 2
+    assert drain.take(NOW) is None
+
+
 def test_what_is_put_back_was_never_taken(queue: Queue) -> None:
     before = [queue.show(put(queue, numbered(n))) for n in range(3)]
     drain = drain_of(queue, Shelf())

@@ -1,14 +1,27 @@
 """The contract of every retry queue that is read: filters, and pages without gaps."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from service.dicom.outcome import Unavailable
 from service.errors import BadRequest
-from service.retry import Filter, Queue
-from tests.queues import NOW, OPENERS, REFUSED, ROOMY, attempt, leased, numbered, put, uids
+from service.retry import Filter, Queue, schema
+from tests.queues import (
+    NOW,
+    OPENERS,
+    REFUSED,
+    ROOMY,
+    attempt,
+    everything,
+    leased,
+    numbered,
+    put,
+    sqlite_queue,
+    uids,
+)
 
 
 @pytest.fixture(params=OPENERS)
@@ -92,3 +105,18 @@ def test_what_comes_while_a_list_is_read_is_at_its_end(queue: Queue) -> None:
 def test_a_place_that_no_list_has_is_refused(queue: Queue, after: str) -> None:
     with pytest.raises(BadRequest):
         queue.list(Filter(), 1, after)
+
+
+def test_behind_two_thousand_that_wait_for_their_time_whichever_is_due_longest_is_taken(
+    tmp_path: Path,
+) -> None:
+    with sqlite_queue(tmp_path / "queue") as queue:
+        put(queue, numbered())
+        (entry,) = everything(queue)
+        with queue._database.writing() as connection:
+            schema.save(connection, replace(entry, next_attempt=NOW + 60))
+            for n in range(2002):
+                due = {2000: NOW - 1, 2001: NOW - 2}.get(n, NOW + 60)
+                schema.save(connection, replace(entry, sop_instance_uid=f"1.{n}", next_attempt=due))
+        assert [leased(queue).entry.sop_instance_uid for _ in range(2)] == ["1.2001", "1.2000"]
+        assert queue.lease(NOW) is None

@@ -63,6 +63,7 @@ def test_chance_is_added_to_what_the_store_asks_for(count: int, chance: float) -
         (Unavailable("busy", retry_after=30.0), YOUNG, Again(NOW + 32.0)),
         (Unavailable("busy", retry_after=1e9), YOUNG, Again(NOW + 600.0)),
         (Unavailable("busy"), Waiting(9, NOW - WEEK + 1), Again(NOW + 512.0)),
+        (Unavailable("busy"), Waiting(9, NOW - WEEK), Again(NOW + 512.0)),
         (Unavailable("busy"), OLD, GiveUp()),
         (Unavailable("busy", retry_after=30.0), OLD, GiveUp()),
         (Unavailable("wrong password", operator=True), OLD, Again(NOW + 600.0)),

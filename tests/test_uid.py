@@ -12,6 +12,7 @@ from pydicom.uid import UID
 
 from service.dicom import attributes, uid
 from service.dicom.uid import Identity, Names, identify, name_based, namespace
+from service.errors import BadAttribute
 
 SPACE = namespace("a secret")
 NAMES = Names("0" * 64, "1" * 64, "a request")
@@ -221,3 +222,15 @@ def test_every_attribute_tells_instances_apart() -> None:
 def test_study_series_and_instance_never_share_a_uid() -> None:
     made = identity({})
     assert len({made.study_instance_uid, made.series_instance_uid, made.sop_instance_uid}) == 3
+
+
+@pytest.mark.parametrize(
+    "said", [{}, {"AccessionNumber": "A-1"}, {"StudyID": "S-1"}, {"PatientID": "P-7"}], ids=str
+)
+def test_a_series_whose_study_would_be_another_with_each_request_is_refused(
+    said: dict[str, Any],
+) -> None:
+    with pytest.raises(BadAttribute, match="without its study") as caught:
+        identity(said | {"SeriesInstanceUID": "1.2"})
+    assert caught.value.where == "SeriesInstanceUID"
+    assert identity(ACCESSION | {"SeriesInstanceUID": "1.2"}).series_instance_uid == "1.2"
