@@ -22,7 +22,7 @@ from service.archive import Archive
 from service.dicomweb import create_app
 from tests.access import KEYS, MADE, kept, shown
 from tests.jpegs import make_jpeg
-from tests.peers import ScriptedServer, no_studies, stored
+from tests.peers import Respond, ScriptedServer, no_studies, stored, unavailable
 from tests.serving import client_for, form, settings_for, upload
 
 SECRET = "the secret of the tests' sessions"
@@ -425,3 +425,35 @@ def test_a_session_can_be_left_from_every_page(client: FlaskClient) -> None:
     sign_in(client, MADE["all"][0])
     for path in ("/", "/queue", "/studies"):
         assert 'method="post" action="/sign-out"' in client.get(path).text
+
+
+@pytest.mark.parametrize(("role", "acts"), [("read", False), ("operate", True), ("all", True)])
+def test_the_queue_shows_no_button_that_a_key_cannot_use(role: str, *, acts: bool) -> None:
+    with ScriptedServer(unavailable()) as store:
+        given = {"AUTH": "apikey", "KEYS": KEYS, "SESSION_SECRET": SECRET}
+        client = client_for(store.dicomweb_url, **given)
+        queued = upload(client, **form(make_jpeg(), PatientID="P-7"), headers=shown("upload"))
+        name = queued.get_json()["instances"][0]["SOPInstanceUID"]
+        sign_in(client, MADE[role][0])
+        pages = [client.get(path) for path in ("/queue", f"/queue/{name}")]
+    assert [page.status_code for page in pages] == [200, 200]
+    for page in pages:
+        assert ("hx-delete" in page.text) == acts
+        assert (f"/v1/queue/{name}/retry" in page.text) == acts
+    assert ('id="mend"' in pages[1].text) == acts
+
+
+@pytest.mark.parametrize(("role", "acts"), [("read", False), ("all", True)])
+def test_a_picture_shows_no_button_that_a_key_cannot_use(role: str, *, acts: bool) -> None:
+    uids = {"0020000D": "1.2.1", "0020000E": "1.2.1.1", "00080018": "1.2.1.1.1"}
+    model = [{tag: {"vr": "UI", "Value": [uid]} for tag, uid in uids.items()}]
+    said = Respond(200, {"Content-Type": "application/dicom+json"}, json.dumps(model).encode())
+    with ScriptedServer(said) as store:
+        given = {"AUTH": "apikey", "KEYS": KEYS, "SESSION_SECRET": SECRET}
+        client = client_for(store.dicomweb_url, **given)
+        sign_in(client, MADE[role][0])
+        study = "/studies/1.2.1"
+        for path in (study, f"{study}/series/1.2.1.1/instances/1.2.1.1.1"):
+            page = client.get(path)
+            assert page.status_code == 200
+            assert ("hx-delete" in page.text) == acts

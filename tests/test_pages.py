@@ -67,6 +67,10 @@ def test_three_pictures_are_uploaded_and_one_that_lies_on_its_side_is_upright(
     page.get_by_role("button", name="Send (3)").click()
     expect(page.locator("#summary")).to_have_text("3 of 3 pictures taken")
     assert page.locator('[data-state="stored"]').count() == 3
+    done = page.locator("#pictures > li").nth(2).get_by_text("What was done to it")
+    done.click()
+    expect(page.get_by_text("turned a quarter clockwise without loss")).to_be_visible()
+    done.click()
     links = page.get_by_role("link", name="Show")
     paths = [links.nth(number).get_attribute("href") or "" for number in range(links.count())]
     assert len(paths) == 3

@@ -134,7 +134,19 @@
       const link = `/studies/${told.StudyInstanceUID}/series/${told.SeriesInstanceUID}/instances/${told.SOPInstanceUID}`;
       setState(picture, "stored", request.status === 200 ? says.known : says.stored, link);
     }
+    showChanges(picture, told.normalised);
     return null;
+  }
+
+  /** Show what was done to a picture, be it only that its Exif was removed. */
+  function showChanges(picture, changes) {
+    const part = picture.row.querySelector('[data-part="changes"]');
+    part.querySelector("ul").replaceChildren(...changes.map((change) => {
+      const item = document.createElement("li");
+      item.textContent = change;
+      return item;
+    }));
+    part.hidden = !changes.length;
   }
 
   function refused(picture, problem) {
