@@ -52,10 +52,11 @@ COPY requirements-dev.lock pyproject.toml ./
 RUN /build/bin/pip --python /app/bin/python install --no-cache-dir --require-hashes --requirement requirements-dev.lock \
  && chown 65532:65532 /src
 COPY templates templates
+COPY docs docs
 COPY tests tests
 USER 65532:65532
 ENV HOME=/tmp DATA_DIR= AUTH=none HOST=127.0.0.1
-ARG TESTS="tests --ignore=tests/test_project.py --ignore=tests/test_readme.py --ignore=tests/test_deploy.py --ignore=tests/test_operation_docs.py --ignore=tests/test_security_docs.py --ignore=tests/test_image.py --ignore=tests/test_layers.py"
+ARG TESTS="tests --ignore=tests/test_project.py --ignore=tests/test_readme.py --ignore=tests/test_deploy.py --ignore=tests/test_security_docs.py --ignore=tests/test_image.py --ignore=tests/test_layers.py"
 RUN /app/bin/python -m pytest -n 2 --dist loadfile ${TESTS}
 
 # What is built unless another target is asked for.
