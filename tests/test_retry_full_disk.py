@@ -1,5 +1,6 @@
 """A full disk: uploads are refused, and nothing that was acknowledged is lost."""
 
+import os
 import resource
 import shutil
 import subprocess
@@ -106,6 +107,23 @@ def test_uploads_to_a_full_disk_are_refused_and_none_that_was_taken_is_lost(
         assert set(kept) <= names(queue)
         assert set(kept) <= drained(queue, NOW * 2)
     assert list((folder / "entries").iterdir()) == []
+
+
+def test_a_queue_that_takes_no_more_leaves_its_disk_room_to_be_drained(tmp_path: Path) -> None:
+    with ExitStack() as stack:
+        disk = mounted(stack, tmp_path)
+        if disk is None:
+            pytest.skip("to mount a small disk takes root")
+        disk.grow()  # to 64 MiB, of which an eighth is to be left
+        with (tmp_path / "filler").open("wb") as file:
+            os.posix_fallocate(file.fileno(), 0, shutil.disk_usage(tmp_path).free - (9 << 20))
+        with sqlite_queue(tmp_path / "queue") as queue:
+            kept: list[str] = []
+            while not is_refused(partial(keep, queue, f"1.9.{len(kept)}", NOW)):
+                kept.append(f"1.9.{len(kept)}")
+            assert shutil.disk_usage(tmp_path).free > 7 << 20
+            assert len(kept) > 5
+            assert drained(queue, NOW * 2) == set(kept)
 
 
 @pytest.mark.parametrize("restarted", [False, True])
