@@ -2,13 +2,17 @@
 
 import gc
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Final
 
 # pydicom takes them in where they are: to decode pixels, and to show how far a download of test
 # files is. Nothing here asks that of it; what needs one of them imports it itself, and only then.
-_SPARED: Final = ("PIL", "tqdm")
+# So does requests, which pydicom takes in, to guess the charset of texts; it warns that it can't.
+_SPARED: Final = ("PIL", "tqdm", "chardet", "charset_normalizer")
+_EXAMPLES: Final = "pydicom.examples"  # looks for a dozen files as it is imported
 
 
 @contextmanager
@@ -38,8 +42,13 @@ def lean_pydicom() -> None:
     absent = [name for name in _SPARED if name not in sys.modules]
     for name in absent:
         sys.modules[name] = None  # type: ignore[assignment] # to import it is an ImportError now
+    if "pydicom" not in sys.modules:
+        sys.modules[_EXAMPLES] = ModuleType(_EXAMPLES)
+        absent.append(_EXAMPLES)
     try:
-        import pydicom  # noqa: F401, PLC0415 - this is the place
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            import pydicom  # noqa: F401, PLC0415 - this is the place
     finally:
         for name in absent:
             del sys.modules[name]

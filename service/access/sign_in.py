@@ -150,15 +150,14 @@ def _with_session(response: _Answer, cookie: str) -> _Answer:
 
 def _failed(access: Access, wanted: str, error: JpegstowError) -> Response:
     """Tell a person that the provider hasn't signed them in, and the log why."""
-    _count_failure(access, error)
+    _count_failure(access, error, reason=error.detail)
     return _page(access, wanted, "unavailable" if error.transient else "failed", error.http_status)
 
 
-def _count_failure(access: Access, error: JpegstowError) -> None:
-    check_rate(access.rate, f"address {request.remote_addr}")
-    audit.write(
-        audit.LOGIN, None, error.http_status, address=request.remote_addr, reason=error.detail
-    )
+def _count_failure(access: Access, error: JpegstowError, **values: str) -> None:
+    address = request.remote_addr
+    check_rate(access.rate, f"address {address}")
+    audit.write(audit.LOGIN, None, error.http_status, address=address, **values)
 
 
 def _end(access: Access) -> None:
