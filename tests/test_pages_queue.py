@@ -11,7 +11,8 @@ from tests.browsing import Tab, chromium, files, serious, shoot, size_of, tab
 from tests.jpegs import make_jpeg
 from tests.painted import arm
 from tests.peers import BOUND, ScriptedServer, failed, free_port, stored
-from tests.serving import Serving
+from tests.processes import clean, end, start
+from tests.serving import COMMAND, Serving
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +34,10 @@ def test_what_the_store_cannot_take_is_seen_in_the_queue_and_stored_once_it_is_b
     browser: Browser, tmp_path: Path
 ) -> None:
     port = free_port()
+    url = f"http://127.0.0.1:{port}/dicomWeb"
     with (
-        Serving(tmp_path / "data", DICOMWEB_URL=f"http://127.0.0.1:{port}/dicomWeb") as serving,
+        # Nobody sends it again before somebody has clicked.
+        Serving(tmp_path / "data", DICOMWEB_URL=url, RETRY_WORKERS="0") as serving,
         tab(browser, serving.url, "phone") as opened,
     ):
         page = opened.page
@@ -50,10 +53,13 @@ def test_what_the_store_cannot_take_is_seen_in_the_queue_and_stored_once_it_is_b
         with ArchiveServer(tmp_path / "store", port):
             page.get_by_role("button", name="Try now").click()
             expect(page.locator("#notice")).to_have_text("It is tried now.")
+            given = clean(DATA_DIR=str(serving.data_dir), DICOMWEB_URL=url)
+            worker = start([COMMAND, "retry"], tmp_path / "retry.log", given)
             # By itself: the list is asked for again and again.
             expect(page.locator("#entries")).to_contain_text(
                 "Nothing waits here.", timeout=BOUND * 1000
             )
+            end(worker)
             found = page.request.get(f"http://127.0.0.1:{port}/dicomWeb/studies?PatientID=P-7")
             assert len(found.json()) == 1
     assert "P-7" not in " ".join(opened.urls)
