@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from flask.testing import FlaskClient
@@ -12,6 +13,9 @@ from service.archive import Archive
 from tests.archive_instances import client_of
 from tests.judges import missing_tools
 from tests.peers import Orthanc
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 # How long an example takes says something of the machine; what has to be quick says so itself.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -37,6 +41,15 @@ def archive(tmp_path: Path) -> Iterator[Archive]:
 def client(archive: Archive) -> FlaskClient:
     """Return a client of the archive as a server."""
     return client_of(archive)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator["Browser"]:
+    """Run a real browser."""
+    from tests.browsing import chromium  # noqa: PLC0415 - few tests have to load it
+
+    with chromium() as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -11,15 +11,15 @@ from urllib.parse import parse_qs, parse_qsl, unquote, urlencode, urlsplit
 
 import pytest
 from flask.testing import FlaskClient
-from playwright.sync_api import expect
+from playwright.sync_api import Browser, expect
 from werkzeug.test import TestResponse
 
 from service.access.login import Login
 from service.errors import BadSettings, Unauthorized
 from tests.access import KEYS
-from tests.browsing import chromium, serious, shoot, tab
+from tests.browsing import serious, shoot, tab
 from tests.peers import Garbage, Respond, ScriptedServer, Step, no_studies, refused_port
-from tests.peers.openid import OpenIdProvider, discovery
+from tests.peers.openid import OpenIdProvider, discovery, openid_provider
 from tests.serving import Serving, client_for, settings_for
 from tests.tokens import ABSENT, at, key_server, signed
 
@@ -37,7 +37,7 @@ JSON = {"Content-Type": "application/json"}
 
 @pytest.fixture(scope="module")
 def provider(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenIdProvider]:
-    with OpenIdProvider(tmp_path_factory.mktemp("openid"), ANN) as provider:
+    with openid_provider(tmp_path_factory.mktemp("openid"), ANN) as provider:
         yield provider
 
 
@@ -313,14 +313,13 @@ def test_settings_that_nobody_can_sign_in_with_are_refused(
         settings_for("http://127.0.0.1:1", **good | given)
 
 
-def test_a_person_signs_in_and_out_in_a_browser(tmp_path: Path) -> None:
+def test_a_person_signs_in_and_out_in_a_browser(browser: Browser, tmp_path: Path) -> None:
     # Only a browser tells whether a SameSite=Strict cookie is sent after the way back.
-    with OpenIdProvider(tmp_path, ANN, any_client=True) as provider:
+    with openid_provider(tmp_path, ANN, any_client=True) as provider:
         given = settings_of(provider.url, "pages", OIDC_CLIENT_SECRET="any")
         elsewhere = {urlsplit(provider.url).netloc, "cdn.jsdelivr.net"}  # the provider's own style
         with (
             Serving(tmp_path / "data", **given) as serving,
-            chromium() as browser,
             tab(browser, serving.url, "phone", elsewhere) as opened,
         ):
             page = opened.page

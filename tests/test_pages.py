@@ -13,7 +13,7 @@ from pydicom import dcmread
 
 from service.dicom.coded import LISTS
 from service.pages.texts import LANGUAGES, catalogue
-from tests.browsing import Tab, chromium, files, serious, shoot, size_of, tab
+from tests.browsing import Tab, files, serious, shoot, size_of, tab
 from tests.jpegs import make_jpeg
 from tests.painted import arm
 from tests.peers import BOUND
@@ -26,12 +26,6 @@ PLANTED = ("Quixote", "Dulcinea", "P-7")
 def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     with Serving(tmp_path_factory.mktemp("pages") / "data") as service:
         yield service
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as running:
-        yield running
 
 
 @pytest.fixture(params=["phone", "desk"])

@@ -7,18 +7,12 @@ import pytest
 from playwright.sync_api import Browser, expect
 
 from tests.archive_server import ArchiveServer
-from tests.browsing import Tab, chromium, files, serious, shoot, size_of, tab
+from tests.browsing import Tab, files, serious, shoot, size_of, tab
 from tests.jpegs import make_jpeg
 from tests.painted import arm
 from tests.peers import BOUND, ScriptedServer, failed, free_port, stored
 from tests.processes import clean, end, start
 from tests.serving import COMMAND, Serving
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as running:
-        yield running
 
 
 def upload(opened: Tab, patient: str, state: str, seed: int) -> None:

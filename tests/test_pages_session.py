@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Browser, Page, expect
 
 from tests.access import KEYS, MADE
-from tests.browsing import chromium, files, serious, shoot, tab
+from tests.browsing import files, serious, shoot, tab
 from tests.painted import arm
 from tests.serving import Serving
 
@@ -19,15 +19,17 @@ def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
         yield service
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as running:
-        yield running
-
-
 def sign_in(page: Page, role: str) -> None:
     page.get_by_label("API key or token").fill(MADE[role][0])
     page.get_by_role("button", name="Sign in").click()
+
+
+def sign_in_elsewhere(page: Page) -> None:
+    """Sign in again in another tab, as the notice of a session that has ended offers."""
+    with page.expect_popup() as opening:
+        page.get_by_role("link", name="Sign in").click()
+    sign_in(opening.value, "all")
+    expect(opening.value.get_by_label("Patient ID")).to_be_visible()
 
 
 def choose(page: Page, patient: str, *seeds: int) -> None:
@@ -87,10 +89,7 @@ def test_a_session_that_ends_amid_the_pictures_costs_none_of_them(
         expect(page.locator('[data-state="waiting"]')).to_have_count(2)
         assert serious(page) == []
         shoot(page, "session-phone")
-        with page.expect_popup() as opening:
-            page.get_by_role("link", name="Sign in").click()
-        sign_in(opening.value, "all")
-        expect(opening.value.get_by_label("Patient ID")).to_be_visible()
+        sign_in_elsewhere(page)
         page.get_by_role("button", name="Send (3)").click()
         expect(page.locator('[data-state="stored"]')).to_have_count(3)
         expect(page.get_by_role("alert")).to_be_hidden()
@@ -107,10 +106,7 @@ def test_the_queue_that_is_open_goes_on_once_somebody_has_signed_in_again(
         page.context.clear_cookies()
         page.get_by_role("button", name="Filter").click()
         expect(page.get_by_role("alert")).to_contain_text("Your session has ended.")
-        with page.expect_popup() as opening:
-            page.get_by_role("link", name="Sign in").click()
-        sign_in(opening.value, "all")
-        expect(opening.value.get_by_label("Patient ID")).to_be_visible()
+        sign_in_elsewhere(page)
         page.get_by_role("button", name="Filter").click()
         page.get_by_role("button", name="Filter").click()
         expect(page.locator("#alert")).to_be_hidden()

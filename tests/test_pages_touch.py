@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browsing import chromium, files, serious, shoot, size_of, tab
+from tests.browsing import files, serious, shoot, size_of, tab
 from tests.jpegs import make_jpeg
 from tests.painted import arm
 from tests.serving import Serving
@@ -15,12 +15,6 @@ from tests.serving import Serving
 def serving(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Serving]:
     with Serving(tmp_path_factory.mktemp("touch") / "data") as service:
         yield service
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as running:
-        yield running
 
 
 def choose(page: Page, patient: str, *images: bytes) -> None:

@@ -1,6 +1,6 @@
 """An OpenID Connect provider made with Authlib, as a process of the test's own.
 
-with OpenIdProvider(folder, {"sub": "u-1", "roles": ["read"]}) as provider:
+with openid_provider(folder, {"sub": "u-1", "roles": ["read"]}) as provider:
     client_id, secret = provider.register("http://127.0.0.1:8080/sign-in/return")
 
 It wants a nonce and clients that are registered, or takes `any_client`; each code is good for once.
@@ -9,10 +9,12 @@ It wants a client's secret, and checks no PKCE.
 
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from subprocess import Popen
+from typing import Any
 
 import requests
 
@@ -25,38 +27,12 @@ _JSON = {"Content-Type": "application/json"}
 _PROGRAM = str(Path(sys.executable).with_name("oidc-provider-mock"))
 
 
+@dataclass(frozen=True)
 class OpenIdProvider:
-    """A provider who knows one person, and signs them in when told to; its log is in a folder."""
+    """A provider at a URL who knows one person, and signs them in when told to."""
 
-    def __init__(
-        self, folder: Path, person: Mapping[str, Any], *, any_client: bool = False
-    ) -> None:
-        self._registered = "false" if any_client else "true"
-        self._log = folder / "openid.log"
-        self._person = person
-
-    def __enter__(self) -> Self:
-        """Start it, and wait until it answers."""
-        return on_a_port(self._start)
-
-    def _start(self, port: int) -> Self:
-        self.url = f"http://127.0.0.1:{port}"
-        command = [_PROGRAM, "-p", str(port), "-r", self._registered, "-n", "true"]
-        quiet = clean(PYTHONWARNINGS="ignore")
-        self._process = start(
-            [*command, "--user-claims", json.dumps(self._person)], self._log, quiet
-        )
-        wait_for_answer(self._process, f"{self.url}/jwks", self._log)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """End it."""
-        kill_family(self._process)
+    url: str
+    person: Mapping[str, Any]
 
     def register(self, back: str) -> tuple[str, str]:
         """Return the id and the secret of a new client, whose people come back to a URL."""
@@ -69,7 +45,7 @@ class OpenIdProvider:
     def sign_in(self, url: str) -> str:
         """Sign the person in who was sent to a URL; return where the browser is sent then."""
         answer = requests.post(
-            url, data={"sub": self._person["sub"]}, timeout=BOUND, allow_redirects=False
+            url, data={"sub": self.person["sub"]}, timeout=BOUND, allow_redirects=False
         )
         assert answer.is_redirect, answer.text
         return answer.headers["Location"]
@@ -79,6 +55,29 @@ class OpenIdProvider:
         answer = requests.post(url, data={"action": "deny"}, timeout=BOUND, allow_redirects=False)
         assert answer.is_redirect, answer.text
         return answer.headers["Location"]
+
+
+@contextmanager
+def openid_provider(
+    folder: Path, person: Mapping[str, Any], *, any_client: bool = False
+) -> Iterator[OpenIdProvider]:
+    """Run a provider, whose log is in a folder."""
+    log = folder / "openid.log"
+    registered = "false" if any_client else "true"
+    options = ["-r", registered, "-n", "true", "--user-claims", json.dumps(person)]
+
+    def begin(port: int) -> tuple[str, Popen[bytes]]:
+        url = f"http://127.0.0.1:{port}"
+        quiet = clean(PYTHONWARNINGS="ignore")
+        process = start([_PROGRAM, "-p", str(port), *options], log, quiet)
+        wait_for_answer(process, f"{url}/jwks", log)
+        return url, process
+
+    url, process = on_a_port(begin)
+    try:
+        yield OpenIdProvider(url, person)
+    finally:
+        kill_family(process)
 
 
 def discovery(**more: Any) -> Step:
