@@ -19,6 +19,7 @@ from service.ingest import Described, Result, Rules, ingest
 from service.queue_api import add_queue
 from service.receive import UploadRequest, uploads
 from service.retry import GuardedStore, Queue, UnaskedStore
+from service.routing import Rule
 from service.settings import Settings
 from service.store import DicomwebStore
 
@@ -36,6 +37,7 @@ def create_app(
     """
     app = Flask("jpegstow", static_folder=None)
     app.request_class = UploadRequest
+    app.url_rule_class = Rule
     app.config["MAX_CONTENT_LENGTH"] = settings.max_upload_bytes
     app.config["MAX_FORM_PARTS"] = _MAX_FORM_PARTS
     app.config["CLIENT_TIMEOUT"] = _CLIENT_TIMEOUT
