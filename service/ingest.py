@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from pydicom import Dataset
 
@@ -69,8 +69,7 @@ class Described:
     changes: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class Attempt:
+class Attempt(NamedTuple):
     """One try to store an instance, at `at` seconds since 1970, in a wire format."""
 
     at: float

@@ -1,15 +1,13 @@
 """Whose request it is; views find it as ``flask.g.caller``."""
 
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from service.settings import SCOPES
 
 EVERYTHING: Final = frozenset(SCOPES)
 
 
-@dataclass(frozen=True, slots=True)
-class Caller:
+class Caller(NamedTuple):
     """Who asks.
 
     Attributes

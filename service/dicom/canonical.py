@@ -9,8 +9,8 @@ identifiers 1, 2, 3 and the absence of an Adobe segment, RGB by an Adobe segment
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import replace
+from typing import Final, NamedTuple
 
 from service.dicom import jpeg, scans, tables
 from service.dicom.codestream import Buffer, Codestream
@@ -37,8 +37,7 @@ _APP_NAMES = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Canonical:
+class Canonical(NamedTuple):
     """A codestream with canonical headers, the process it now has, and what was changed."""
 
     codestream: Codestream

@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from math import gcd
-from typing import Final
+from typing import Final, NamedTuple
 
 from service.dicom import exif
 from service.dicom.magic import find_start
@@ -62,8 +62,7 @@ _SOI = b"\xff\xd8"
 _NOT_FILL = re.compile(rb"[^\xff]")
 
 
-@dataclass(frozen=True, slots=True)
-class Component:
+class Component(NamedTuple):
     """One colour component of the frame header; sampling factors are 1 to 4."""
 
     identifier: int
@@ -72,8 +71,7 @@ class Component:
     quantization_table: int
 
 
-@dataclass(frozen=True, slots=True)
-class Segment:
+class Segment(NamedTuple):
     """One marker segment: bytes ``start`` (its FF) to ``end``.
 
     Behind a scan header the entropy-coded bytes run on to `scan_end`; elsewhere `scan_end` is

@@ -12,9 +12,8 @@ import ctypes
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import cache
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from service.errors import DamagedJpeg, JpegstowError
 
@@ -66,8 +65,7 @@ class _Transform(ctypes.Structure):
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Pixels:
+class Pixels(NamedTuple):
     """Decoded samples, interleaved, row by row; `samples` is 1, 3 (RGB) or 4 (CMYK)."""
 
     data: bytes

@@ -16,6 +16,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from service.dicom.codestream import Buffer, Codestream
 from service.errors import BadRequest
@@ -28,8 +29,7 @@ _HASHED = 65_536  # bytes of each body that take part in the boundary
 _PARAMETER = re.compile(r';\s*([!#$%&\'*+.^_`|~\w-]+)\s*=\s*("(?:[^"\\]|\\.)*"|[^;"\s]+)\s*')
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
+class Part(NamedTuple):
     """One body part: its headers by lower-case name, and its bytes."""
 
     headers: dict[str, str]

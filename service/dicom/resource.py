@@ -1,8 +1,7 @@
 """The resources of the studies service (PS3.18 10.1.1): what a path names, and nothing else."""
 
 import re
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from service.dicom.uid import is_uid
 from service.errors import BadRequest
@@ -21,8 +20,7 @@ _SEARCHED: Final[dict[str, Searched]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Resource:
+class Resource(NamedTuple):
     """A study, a series, an instance, a frame (from 1), or without any of them the whole store."""
 
     study: str = ""

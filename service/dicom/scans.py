@@ -1,16 +1,14 @@
 """The scan headers of a JPEG: which components and coefficients each scan codes, and how finely."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from service.dicom.jpeg import JpegHeader
 
 PROGRESSIVE: Final = frozenset({0xC2, 0xCA})
 
 
-@dataclass(frozen=True, slots=True)
-class Scan:
+class Scan(NamedTuple):
     """A scan header: ``Ns u8, Ns x (Cs u8, Td/Ta u4 u4), Ss u8, Se u8, Ah/Al u4 u4``.
 
     Attributes

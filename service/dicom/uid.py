@@ -4,8 +4,7 @@ import hashlib
 import json
 import re
 import uuid
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from pydicom import Dataset
 
@@ -31,8 +30,7 @@ _SERIES: Final = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Identity:
+class Identity(NamedTuple):
     """Where an instance belongs: study, series, itself; and the series' frame of reference."""
 
     study_instance_uid: str
@@ -41,8 +39,7 @@ class Identity:
     frame_of_reference_uid: str
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
+class Names(NamedTuple):
     """What the caller didn't say with attributes, but what makes an upload this upload.
 
     Attributes

@@ -1,8 +1,7 @@
 """The fields of the upload page that a template's SOP class has of its own."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 from service.dicom.anatomy import SITES
 from service.dicom.coded import DEVICES
@@ -14,8 +13,7 @@ _OPHTHALMIC: Final = "1.2.840.10008.5.1.4.1.1.77.1.5.1"
 _DERMOSCOPIC: Final = "1.2.840.10008.5.1.4.1.1.77.1.7"
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
+class Field(NamedTuple):
     """A field of the form.
 
     Attributes

@@ -1,8 +1,7 @@
 """A data set as the rows of a table for people: tag, name, VR, value; items are set in."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pydicom.datadict import dictionary_description, keyword_for_tag
 
@@ -12,8 +11,7 @@ _DEEPEST: Final = 8  # levels of items that are shown
 _PRIVATE: Final = "Private"
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """One attribute.
 
     Attributes

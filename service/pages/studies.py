@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Final
+from typing import Final, NamedTuple
 
 from flask import Blueprint, Response, g, render_template, request
 
@@ -191,8 +191,7 @@ def _place(reader: Reader, resource: Resource) -> _Place | None:
     return _Place(at + 1, len(pictures), around[at], around[at + 2])
 
 
-@dataclass(frozen=True, slots=True)
-class _Told:
+class _Told(NamedTuple):
     """What an error page tells, as errors of ours do."""
 
     detail: str

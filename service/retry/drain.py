@@ -1,7 +1,7 @@
 """What drains the queue: at most so many instances at once, slowly at first, oldest first."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from service import counting, telemetry
 from service.dicom.outcome import Outcome, Rejected, Stored, Unavailable, loggable
@@ -13,8 +13,7 @@ from service.retry.protocol import Lease, Queue
 from service.retry.timing import Again, Decision, Finish, GiveUp, Waiting
 
 
-@dataclass(frozen=True, slots=True)
-class Pace:
+class Pace(NamedTuple):
     """How a queue is drained.
 
     Attributes

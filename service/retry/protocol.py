@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from service.errors import BeingSent, EntryChanged, NoSuchEntry, QueueFull
 from service.ingest import Attempt, Described, Upload
@@ -13,8 +13,7 @@ LEASE: Final = 30.0  # seconds; its holder renews it as long as it lives
 HELD: Final = 2 * LEASE  # seconds; what a lease has left at most, by the clock of any machine
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(NamedTuple):
     """How much a queue may hold, the dead included; `size` is in bytes."""
 
     entries: int
@@ -29,8 +28,7 @@ class Limits:
         return [name for name, is_full in full.items() if is_full]
 
 
-@dataclass(frozen=True, slots=True)
-class Lease:
+class Lease(NamedTuple):
     """An entry that is this holder's alone to send, for `LEASE` seconds."""
 
     entry: Entry
@@ -57,16 +55,14 @@ class Filter:
     instance: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
+class Page(NamedTuple):
     """Some entries, oldest first; `after` is where the next page begins, empty at the end."""
 
     entries: Sequence[Entry]
     after: str
 
 
-@dataclass(frozen=True, slots=True)
-class Totals:
+class Totals(NamedTuple):
     """The queue at one glance.
 
     Attributes

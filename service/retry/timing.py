@@ -1,7 +1,7 @@
 """When to try again: pure functions of what happened, of the time, and of chance."""
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from service.dicom.outcome import Outcome, Rejected, Stored, Unavailable
 
@@ -16,8 +16,7 @@ class Finish:
     """The store has the instance."""
 
 
-@dataclass(frozen=True, slots=True)
-class Again:
+class Again(NamedTuple):
     """Try again, not before a moment in seconds since 1970."""
 
     not_before: float
@@ -31,8 +30,7 @@ class GiveUp:
 Decision = Finish | Again | GiveUp
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting:
+class Waiting(NamedTuple):
     """How long an instance has been waiting: attempts made, and since when, in seconds of 1970."""
 
     attempts: int

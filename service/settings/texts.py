@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 from urllib.parse import urlsplit
 
 
@@ -61,8 +61,7 @@ def seconds(value: str) -> float:
     return float(value)
 
 
-@dataclass(frozen=True, slots=True)
-class CloudQueue:
+class CloudQueue(NamedTuple):
     """A retry queue in a bucket, with a topic as its alarm clock.
 
     Attributes
@@ -145,8 +144,7 @@ def _api_key(word: str) -> ApiKey:
     return ApiKey(name, digest, scopes_of(scopes))
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(NamedTuple):
     """The scopes of who has a value in the claim of a token; `*` is everybody's."""
 
     value: str

@@ -11,8 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import requests
 import urllib3
@@ -20,8 +19,7 @@ import urllib3
 _LEAST = 0.001  # seconds; a socket takes 0 for "don't wait", and fails at once
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
+class Deadline(NamedTuple):
     """The moment by which everything must be over, as long after it was set as `seconds` say."""
 
     seconds: float
