@@ -12,7 +12,7 @@ Builder = Callable[..., tuple[str, str]]
 class Rule(werkzeug.routing.Rule):
     """A rule whose two functions that build its URL are compiled when one is called first.
 
-    Werkzeug compiles them as it learns the rule: for some thirty rules a thirtieth of the time to
+    Werkzeug compiles them as it learns the rule: for some thirty rules a twentieth of the way to
     the first answer, and two of them are ever asked for a URL.
     """
 

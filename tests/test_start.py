@@ -33,7 +33,17 @@ try:
 finally:
     print(*sys.modules)
 """
-OTHERS = {"PIL", "tqdm", "prometheus_client", "google", "obstore", "jwt", "service.cli"}
+OTHERS = {
+    "PIL",
+    "tqdm",
+    "charset_normalizer",
+    "pydicom.examples",
+    "prometheus_client",
+    "google",
+    "obstore",
+    "jwt",
+    "service.cli",
+}
 OTHERS |= {"opentelemetry", "service.spans", "service.metrics"}
 
 
