@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, expect
 from pydicom import dcmread
 
 from service.dicom.coded import LISTS
-from service.pages.texts import LANGUAGES, catalogue
+from service.texts import LANGUAGES, catalogue
 from tests.browsing import Tab, files, serious, shoot, size_of, tab
 from tests.jpegs import make_jpeg
 from tests.painted import arm

@@ -20,54 +20,12 @@ from service.access.origin import check_origin
 from service.access.rate import check_rate
 from service.access.session import COOKIE, LENGTH, Sessions
 from service.errors import JpegstowError, Unauthorized
+from service.texts import CHOSEN, LANGUAGES, language_of, speaker
 
 PATH: Final = "/sign-in"
 _LONGEST: Final = 16_384  # bytes of a form
 _Answer = TypeVar("_Answer", bound=WsgiResponse)
 _RETURN: Final = f"{PATH}/return"
-_TEXTS: Final = {
-    "en": {
-        "name": "English",
-        "title": "Sign in",
-        "key": "API key or token",
-        "button": "Sign in",
-        "provider": "Sign in with",
-        "or": "or with an API key",
-        "failed": "Nobody was signed in. Please begin again.",
-        "unavailable": "The sign-in service doesn't answer. Please try again later.",
-        "moving": "Continue",
-        "wrong": "That key isn't known here, or is revoked. Ask whoever runs the service.",
-        "languages": "Language",
-    },
-    "de": {
-        "name": "Deutsch",
-        "title": "Anmelden",
-        "key": "API-Schlüssel oder Token",
-        "button": "Anmelden",
-        "provider": "Anmelden über",
-        "or": "oder mit einem API-Schlüssel",
-        "failed": "Die Anmeldung ist nicht gelungen. Bitte noch einmal beginnen.",
-        "unavailable": "Der Anmeldedienst antwortet nicht. Bitte später noch einmal versuchen.",
-        "moving": "Weiter",
-        "wrong": "Dieser Schlüssel ist hier nicht bekannt oder gesperrt. Neue vergibt, wer den "
-        "Dienst betreibt.",
-        "languages": "Sprache",
-    },
-    "es": {
-        "name": "Español",
-        "title": "Iniciar sesión",
-        "key": "Clave de API o token",
-        "button": "Iniciar sesión",
-        "provider": "Iniciar sesión con",
-        "or": "o con una clave de API",
-        "failed": "No se ha iniciado la sesión. Vuelva a empezar.",
-        "unavailable": "El servicio de identificación no responde. Inténtelo más tarde.",
-        "moving": "Continuar",
-        "wrong": "Esa clave no se conoce aquí o está revocada. Consulte a quien administra el "
-        "servicio.",
-        "languages": "Idioma",
-    },
-}
 
 
 def sign_in(access: Access) -> Blueprint:
@@ -177,18 +135,8 @@ def _leaver(access: Access) -> Caller | None:
 
 
 def _page(access: Access, wanted: str, alert: str = "", status: int = HTTPStatus.OK) -> Response:
-    language = _language()
-    text = _TEXTS[language]
-    page = render_template(
-        "sign-in.html",
-        text=text,
-        language=language,
-        languages={code: text["name"] for code, text in _TEXTS.items()},
-        next=_local(wanted),
-        alert=text.get(alert, ""),
-        wrong=alert == "wrong",
-        provider=access.login.host if access.login else "",
-    )
+    provider = access.login.host if access.login else ""
+    page = _drawn("sign-in.html", next=_local(wanted), alert=alert, provider=provider)
     return make_response(page, status)
 
 
@@ -198,21 +146,18 @@ def _moving(there: str) -> Response:
     A redirect would still count as the provider's: the browser would keep the session's cookie
     back, and wouldn't let a form of ours lead to another site.
     """
-    language = _language()
-    page = render_template("moving.html", text=_TEXTS[language], language=language, there=there)
-    return make_response(page)
+    return make_response(_drawn("moving.html", there=there))
+
+
+def _drawn(template: str, **values: str) -> str:
+    language = language_of(request.cookies.get(CHOSEN), request.accept_languages)
+    said = {"say": speaker(language), "language": language, "languages": LANGUAGES}
+    return render_template(template, **said, **values)
 
 
 def _own_url(path: str) -> str:
     """Return a URL of this service's, as the browser knows it."""
     return f"{'https' if is_https() else 'http'}://{request.host}{path}"
-
-
-def _language() -> str:
-    """Return the language that was chosen on the pages, else the best that the browser takes."""
-    chosen = request.cookies.get("language", "")
-    accepted = (each.partition("-")[0].lower() for each in request.accept_languages.values())
-    return next((each for each in (chosen, *accepted) if each in _TEXTS), "en")
 
 
 def _local(path: str) -> str:

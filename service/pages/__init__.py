@@ -2,7 +2,6 @@
 
 Each module may import those above it:
 
-    texts     the catalogue of texts in three languages
     fields    what the upload page asks for each template
     rows      a data set as a table
     thumbnail small pictures of large ones

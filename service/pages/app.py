@@ -16,12 +16,11 @@ from service.pages.fields import own_fields
 from service.pages.queue import add_queue_pages
 from service.pages.reading import Reader
 from service.pages.studies import add_study_pages
-from service.pages.texts import LANGUAGES, catalogue, label, language_of, speaker
 from service.retry import Queue
 from service.settings import Settings
 from service.store import DicomwebStore
+from service.texts import CHOSEN, LANGUAGES, catalogue, label, language_of, speaker
 
-_COOKIE: Final = "language"
 _API: Final = "/v1/"
 _PROBLEM: Final = "problem."
 _YEAR: Final = 31_536_000  # seconds
@@ -57,7 +56,7 @@ def add_pages(
         back = request.args.get("back", "/")
         response = redirect(back if _OWN_PATH.fullmatch(back) else "/")
         if name in LANGUAGES:
-            response.set_cookie(_COOKIE, name, _YEAR, httponly=True, samesite="Lax")
+            response.set_cookie(CHOSEN, name, _YEAR, httponly=True, samesite="Lax")
         return response
 
     app.after_request(_told)
@@ -67,7 +66,7 @@ def add_pages(
 
 
 def _listen() -> None:
-    g.language = language_of(request.cookies.get(_COOKIE), request.accept_languages)
+    g.language = language_of(request.cookies.get(CHOSEN), request.accept_languages)
     g.say = speaker(g.language)
 
 

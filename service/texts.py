@@ -8,6 +8,7 @@ from typing import Final
 
 from werkzeug.datastructures import LanguageAccept
 
+CHOSEN: Final = "language"  # the cookie of who has chosen one
 LANGUAGES: Final = {"en": "English", "de": "Deutsch", "es": "Español"}
 _CATALOGUE: Final = Path(__file__).with_name("texts.json")
 
